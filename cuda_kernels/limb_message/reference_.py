@@ -1,0 +1,18 @@
+"""The definition of a limb message: a sum over all pairs of voxels."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cuda_kernels.shell import Shell
+
+
+def limb_message(  # type: ignore[no-untyped-def]
+    belief, source, target, shell: Shell, n: int
+) -> NDArray[np.float64]:
+    """See the contract in the folder's `__init__`."""
+    message = np.zeros(len(target))
+    for index, voxel in enumerate(target.astype(np.int64)):
+        squared = ((source.astype(np.int64) - voxel) ** 2).sum(axis=1)
+        inside = (squared >= shell.lowest) & (squared <= shell.highest)
+        message[index] = (belief[inside] * shell.weights[squared[inside] - shell.lowest].astype(np.float64)).sum()
+    return message

@@ -1,0 +1,1 @@
+"""From heat maps of many views to 3D joints with their uncertainty."""
