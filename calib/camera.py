@@ -48,16 +48,16 @@ class Camera:
         set_(self, "size_px", (int(self.size_px[0]), int(self.size_px[1])))
         for name, shape in (("K", (3, 3)), ("R_cam_from_world", (3, 3)), ("t_cam_from_world_m", (3,))):
             set_(self, name, self._array(name, getattr(self, name), shape))
-        set_(self, "dist_opencv", np.atleast_1d(np.asarray(self.dist_opencv, dtype=np.float64)))
+        set_(self, "dist_opencv", np.asarray(self.dist_opencv, dtype=np.float64).ravel())
         self._check()
         set_(self, "valid_radius", valid_radius(self.coefficients, self.model == "fisheye"))
 
     def _array(self, name: str, value: ArrayLike, shape: tuple[int, ...]) -> Floats:
         array = np.asarray(value, dtype=np.float64)
-        if array.shape != shape or not np.isfinite(array).all():
-            raise CalibrationError(
-                f"camera '{self.name}': {name} must hold {shape} finite numbers, got shape {array.shape}"
-            )
+        if array.shape != shape:
+            raise CalibrationError(f"camera '{self.name}': {name} must have shape {shape}, got shape {array.shape}")
+        if not np.isfinite(array).all():
+            raise CalibrationError(f"camera '{self.name}': {name} must hold finite numbers, got {array.tolist()}")
         return array
 
     def _check(self) -> None:
@@ -67,7 +67,11 @@ class Camera:
             raise CalibrationError(f"camera '{self.name}': model must be pinhole or fisheye, got '{self.model}'")
         n = self.dist_opencv.size
         allowed = (4,) if self.model == "fisheye" else PINHOLE_LENGTHS
-        if n not in allowed or not np.isfinite(self.dist_opencv).all():
+        if not np.isfinite(self.dist_opencv).all():
+            raise CalibrationError(
+                f"camera '{self.name}': dist_opencv must hold finite numbers, got {self.dist_opencv.tolist()}"
+            )
+        if n not in allowed:
             raise CalibrationError(
                 f"camera '{self.name}': dist_opencv of a {self.model} camera has {n} terms, needs one of {allowed}"
             )
@@ -102,7 +106,7 @@ class Camera:
         return np.asarray(xyz_m, dtype=np.float64) @ self.R_cam_from_world.T + self.t_cam_from_world_m
 
     def project(self, xyz_m: ArrayLike) -> Floats:
-        """(..., 2) pixels at which world points (..., 3) appear; NaN behind the camera or where the lens model folds."""
+        """(..., 2) pixels where world points (..., 3) appear; NaN behind the camera or where the lens model folds."""
         xyz = self.cam_from_world(xyz_m)
         z = xyz[..., 2]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -139,6 +143,13 @@ class Camera:
             theta = np.minimum(np.hypot(xd, yd), math.pi / 2 - 1e-3)
             stretch = np.tan(theta) / np.maximum(np.hypot(xd, yd), 1e-12)
             x, y = np.where(theta > 1e-9, xd * stretch, xd), np.where(theta > 1e-9, yd * stretch, yd)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            x, y, residual = self._newton(x, y, xd, yd)
+            good = (residual < 1e-8) & (np.hypot(x, y) < self.valid_radius)
+        return np.stack([np.where(good, x, np.nan), np.where(good, y, np.nan)], axis=-1)
+
+    def _newton(self, x: Floats, y: Floats, xd: Floats, yd: Floats) -> tuple[Floats, Floats, Floats]:
+        """Where `_distort` gives (xd, yd), from a start (x, y), and the residual that remains."""
         h = 1e-6
         residual = np.full(x.shape, np.inf)
         for _ in range(UNDISTORT_ITERATIONS):
@@ -150,11 +161,9 @@ class Camera:
             (ax, ay), (bx, by) = self._distort(x + h, y), self._distort(x - h, y)
             (cx, cy), (dx, dy) = self._distort(x, y + h), self._distort(x, y - h)
             a, b, c, d = (ax - bx) / (2 * h), (cx - dx) / (2 * h), (ay - by) / (2 * h), (cy - dy) / (2 * h)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                det = a * d - b * c
-                x, y = x - (d * ex - b * ey) / det, y - (a * ey - c * ex) / det
-        good = (residual < 1e-8) & (np.hypot(x, y) < self.valid_radius)
-        return np.stack([np.where(good, x, np.nan), np.where(good, y, np.nan)], axis=-1)
+            det = a * d - b * c
+            x, y = x - (d * ex - b * ey) / det, y - (a * ey - c * ex) / det
+        return x, y, residual
 
     def packed(self) -> Floats:
         """(36,) numbers in which kernels take a camera: R, t, image_from_distorted, 14 coefficients, valid radius; see

@@ -35,10 +35,16 @@ class Rig:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise CalibrationError(f"camera name '{twice[0]}' stands twice in the rig; give each camera its own name")
-        up = np.asarray(self.up, dtype=np.float64)
+        try:
+            up = np.asarray(self.up, dtype=np.float64)
+        except (TypeError, ValueError):
+            up = np.zeros(0)
         if up.shape != (3,) or not np.isfinite(up).all() or np.linalg.norm(up) < 1e-9:
             raise CalibrationError(f"'up' must be three numbers, not all zero, got {self.up}")
-        object.__setattr__(self, "up", tuple(float(value) for value in up / np.linalg.norm(up)))
+        length = float(np.linalg.norm(up))
+        if abs(length - 1) > 1e-12:
+            up = up / length
+        object.__setattr__(self, "up", tuple(float(value) for value in up))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -65,14 +71,14 @@ class Rig:
         return np.stack([camera.project(xyz_m) for camera in self.cameras])
 
     def focus_m(self) -> NDArray[np.float64]:
-        """(3,) the point nearest to all optical axes in the least-squares sense: the middle of what the rig looks at."""
+        """(3,) the point nearest to all optical axes by least squares: the middle of what the rig looks at."""
         A, b = np.zeros((3, 3)), np.zeros(3)
         for camera in self.cameras:
             axis = camera.R_cam_from_world[2]
             across = np.eye(3) - np.outer(axis, axis)
             A += across
             b += across @ camera.centre_m
-        return np.linalg.lstsq(A, b, rcond=None)[0]
+        return np.asarray(np.linalg.lstsq(A, b, rcond=None)[0], dtype=np.float64)
 
     def to_yaml(self) -> str:
         """The text of a rig.yaml that `load_rig` reads back to the same numbers."""
@@ -89,7 +95,9 @@ def read_entries(path: Path) -> tuple[tuple[float, ...], list[Mapping[str, Any]]
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CalibrationError(f"cannot read the rig file {path}: {error.strerror}; give an existing rig.yaml") from None
+        raise CalibrationError(
+            f"cannot read the rig file {path}: {error.strerror}; give an existing rig.yaml"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = str(error).replace("\n", " ")
         raise CalibrationError(f"{path} is not valid YAML ({reason}); see examples/rig.yaml for the format") from None
@@ -97,12 +105,15 @@ def read_entries(path: Path) -> tuple[tuple[float, ...], list[Mapping[str, Any]]
         raise CalibrationError(f"{path} has no list 'cameras:'; see examples/rig.yaml, or run `harvest rig import`")
     _check_keys(content, RIG_KEYS, {"cameras"}, str(path))
     if content.get("unit", "metre") != "metre":
-        raise CalibrationError(f"{path}: unit is '{content['unit']}', only 'metre' is supported; convert the translations")
+        raise CalibrationError(
+            f"{path}: unit is '{content['unit']}', only 'metre' is supported; convert the translations"
+        )
     for index, entry in enumerate(content["cameras"]):
         if not isinstance(entry, dict):
             raise CalibrationError(f"{path}: cameras[{index}] is not a mapping of keys to values")
         _check_keys(entry, CAMERA_KEYS, NEEDED_KEYS, f"{path}: camera '{entry.get('name', index)}'")
-    return tuple(content.get("up", (0.0, 0.0, 1.0))), content["cameras"]
+    up = content.get("up", (0.0, 0.0, 1.0))
+    return tuple(up) if isinstance(up, (list, tuple)) else (up,), content["cameras"]
 
 
 def _check_keys(entry: Mapping[str, Any], known: set[str], needed: set[str], where: str) -> None:
@@ -120,7 +131,9 @@ def camera_from_entry(entry: Mapping[str, Any]) -> Camera:
     except (TypeError, ValueError, IndexError) as error:
         if isinstance(error, CalibrationError):
             raise
-        raise CalibrationError(f"camera '{entry['name']}': a value is not a number or has the wrong form ({error})") from None
+        raise CalibrationError(
+            f"camera '{entry['name']}': a value is not a number or has the wrong form ({error})"
+        ) from None
 
 
 def load_rig(path: str | os.PathLike[str]) -> Rig:

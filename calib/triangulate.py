@@ -71,9 +71,8 @@ def triangulate_ransac(
     best_count, best_error = np.zeros(n, int), np.full(n, np.inf)
     best_inliers = np.zeros((len(rig), n), bool)
     for a, b in _pairs(len(rig)):
-        pair = np.zeros((len(rig), n))
-        pair[[a, b]] = 1.0
-        points = _solve_dlt(rig, xy, pair * usable)
+        pair = Rig((rig.cameras[a], rig.cameras[b]))
+        points = _solve_dlt(pair, xy[[a, b]], usable[[a, b]].astype(np.float64))
         error = np.where(usable, reprojection_error_px(rig, points, uv), np.inf)
         inliers = error <= threshold_px
         count = inliers.sum(0)

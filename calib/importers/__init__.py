@@ -21,4 +21,6 @@ def import_rig(path: Path) -> Rig:
         return read_qualisys(path)
     if name.endswith(".toml"):
         return read_toml(path)
-    raise CalibrationError(f"cannot tell what kind of calibration {path} is; known: Qualisys .qca.txt, aniposelib .toml")
+    raise CalibrationError(
+        f"cannot tell what kind of calibration {path} is; known: Qualisys .qca.txt, aniposelib .toml"
+    )

@@ -16,6 +16,9 @@ CAM_FROM_QUALISYS = np.diag([1.0, -1.0, -1.0])
 def read_qualisys(path: Path) -> Rig:
     """The rig of a Qualisys `.qca.txt`: positions in millimetres, intrinsics in 1/64 pixel, y up and z backward.
 
+    The principal point counts from the corner of the sensor; where the video is a cut-out of it (`fov_video` with a
+    left or top other than 0), it moves along.
+
     The distortion coefficients act on normalised coordinates and are therefore *not* in 1/64 pixel: they are taken
     as they stand (OpenCV's k1 k2 p1 p2 k3). Other tools divide them by 64, which all but removes the distortion;
     photographs of a chessboard by the cameras of the public Pose2Sim sample agree with the undivided values.
@@ -26,7 +29,9 @@ def read_qualisys(path: Path) -> Rig:
     try:
         root = ElementTree.fromstring(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ElementTree.ParseError) as error:
-        raise CalibrationError(f"{path} is not a Qualisys calibration ({error}); export it from QTM as .qca.txt") from None
+        raise CalibrationError(
+            f"{path} is not a Qualisys calibration ({error}); export it from QTM as .qca.txt"
+        ) from None
     cameras = []
     for element in root.iter("camera"):
         if element.get("active", "1") == "0":
@@ -49,10 +54,13 @@ def _camera(element: ElementTree.Element) -> Camera:
     R = CAM_FROM_QUALISYS @ _nearest_rotation(np.array(rows))
     centre_m = np.array([float(transform[axis]) for axis in "xyz"]) / 1000.0
     value = {key: float(intrinsic[key]) for key in intrinsic}
+    cx, cy = (
+        value[f"centerPoint{axis}"] / SUBPIXELS - int(picture[low]) for axis, low in (("U", "left"), ("V", "top"))
+    )
     K = np.array(
         [
-            [value["focalLengthU"] / SUBPIXELS, value.get("skew", 0.0) / SUBPIXELS, value["centerPointU"] / SUBPIXELS],
-            [0.0, value["focalLengthV"] / SUBPIXELS, value["centerPointV"] / SUBPIXELS],
+            [value["focalLengthU"] / SUBPIXELS, value.get("skew", 0.0) / SUBPIXELS, cx],
+            [0.0, value["focalLengthV"] / SUBPIXELS, cy],
             [0.0, 0.0, 1.0],
         ]
     )

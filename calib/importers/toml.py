@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from calib.camera import Camera
+from calib.checks import SURELY_MILLIMETRES_M, millimetre_suspects
 from calib.errors import CalibrationError
 from calib.rig import Rig
 
@@ -24,11 +25,20 @@ def read_toml(path: Path) -> Rig:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise CalibrationError(f"{path} is not a TOML calibration ({error}); give aniposelib's or Pose2Sim's file") from None
+        raise CalibrationError(
+            f"{path} is not a TOML calibration ({error}); give aniposelib's or Pose2Sim's file"
+        ) from None
     tables = {key: table for key, table in content.items() if isinstance(table, dict) and "matrix" in table}
     if not tables:
         raise CalibrationError(f"{path} has no table with a camera 'matrix'; give aniposelib's or Pose2Sim's file")
-    return Rig(tuple(_camera(path, key, table) for key, table in tables.items()))
+    rig = Rig(tuple(_camera(path, key, table) for key, table in tables.items()))
+    for name, far in millimetre_suspects(rig).items():
+        if far > SURELY_MILLIMETRES_M:
+            raise CalibrationError(
+                f"{path}: camera '{name}' stands {far:.0f} m from the other cameras, its translation seems to be in "
+                "millimetres; divide all translations by 1000"
+            )
+    return rig
 
 
 def _camera(path: Path, key: str, table: dict[str, Any]) -> Camera:
@@ -38,7 +48,7 @@ def _camera(path: Path, key: str, table: dict[str, Any]) -> Camera:
         raise CalibrationError(f"{path}: camera '{name}' has no '{missing[0]}'; calibrate its extrinsics first")
     try:
         rotation = np.asarray(table["rotation"], dtype=np.float64)
-        R = rotation if rotation.shape == (3, 3) else np.asarray(cv2.Rodrigues(rotation.reshape(3, 1))[0])
+        R = rotation if rotation.shape == (3, 3) else np.array(cv2.Rodrigues(rotation.reshape(3, 1))[0], np.float64)
         return Camera(
             name=name,
             size_px=(int(table["size"][0]), int(table["size"][1])),

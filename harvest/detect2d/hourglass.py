@@ -25,15 +25,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from harvest.errors import UserError
+from harvest.skeleton import load_skeleton, mirror_name
 
 Layout = Literal["princeton", "bearpaw"]
 PathLike = str | os.PathLike[str]
 _Step = Callable[[Tensor], Tensor]
 
-MPII_JOINTS = (
-    *("r_ankle", "r_knee", "r_hip", "l_hip", "l_knee", "l_ankle", "pelvis", "thorax"),
-    *("upper_neck", "head_top", "r_wrist", "r_elbow", "r_shoulder", "l_shoulder", "l_elbow", "l_wrist"),
-)
+MPII_JOINTS = load_skeleton("mpii16").joints
 _POOLINGS = 4  # inside an hourglass: 64 cells down to 4 (section 3.1)
 _STEM = 64  # channels after the first convolution
 
@@ -391,8 +389,8 @@ class HourglassDetector:
 
 def _mirrored_joints(joints: Sequence[str]) -> list[int]:
     """For each joint, the place of the joint that a mirror turns into it."""
-    other = {"l_": "r_", "r_": "l_"}
-    partners = [other.get(name[:2], name[:2]) + name[2:] for name in joints]
-    if alone := set(partners) - set(joints):
-        raise UserError(f"flip_test needs both sides of each joint, and there is no {min(alone)!r}; leave it off")
+    partners = [mirror_name(name, joints) for name in joints]
+    if alone := [name for name, partner in zip(joints, partners) if name == partner and name[:2] in ("l_", "r_")]:
+        other = ("r" if alone[0][0] == "l" else "l") + alone[0][1:]
+        raise UserError(f"flip_test needs both sides of each joint, and there is no {other!r}; leave it off")
     return [list(joints).index(partner) for partner in partners]

@@ -1,0 +1,146 @@
+"""3D pictorial structures: heat maps of all views, one shared voxel grid, exact inference on the skeleton's tree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.rig import Rig
+from cuda_kernels.active import ActiveVoxels, split_by_likelihood
+from cuda_kernels.moments import moments
+from cuda_kernels.shell import Shell, gaussian_shell, interval_shell
+from cuda_kernels.unproject import unproject
+from harvest.reconstruct.certificate import total_variation_bound
+from harvest.reconstruct.limb_lengths import LimbLengths
+from harvest.reconstruct.sum_product import SumProduct, Tree
+from harvest.skeleton import Skeleton
+
+Floats = NDArray[np.float64]
+FIRST_CUT = 1e-8
+CUT_STEP = 1e-2
+LAST_CUT = 1e-13
+
+
+@dataclass(frozen=True)
+class PictorialSettings:
+    """How inference is done.
+
+    voxels: a side of the grid. floor: likelihood that a view gives a place its map does not show, on the maps' scale.
+    limb_tolerance_vox: half-width of the limb-length interval, voxels (the paper's epsilon). prior: interval, or
+    gaussian with that half-width as standard deviation. tolerance: largest total-variation error of any marginal that
+    pruning may cause; 0 prunes nothing.
+    """
+
+    voxels: int = 64
+    floor: float = 1e-3
+    limb_tolerance_vox: float = 1.0
+    prior: str = "interval"
+    tolerance: float = 1e-3
+    backend: str = "numba"
+
+
+@dataclass
+class FramePose:
+    """Marginals of one frame: mean_m (J, 3), cov_m2 (J, 3, 3); found False where no pose fits, then the rest is NaN.
+
+    log_evidence compares hypotheses about one frame; error_bound is the certified total-variation error; active, the
+    mean number of voxels a joint kept.
+    """
+
+    mean_m: Floats
+    cov_m2: Floats
+    found: bool
+    log_evidence: float = -np.inf
+    error_bound: float = 0.0
+    active: float = 0.0
+    marginals: list[tuple[NDArray[np.int16], Floats]] = field(default_factory=list)
+
+
+class PictorialModel:
+    """A person's skeleton with limb lengths, ready for inference on grids of one voxel size."""
+
+    def __init__(self, skeleton: Skeleton, lengths: LimbLengths, settings: PictorialSettings) -> None:
+        """Take the skeleton, the lengths and the settings as they are."""
+        self.skeleton, self.lengths, self.settings = skeleton, lengths, settings
+
+    def tree(self, step_m: float) -> Tree:
+        """The limbs as shells on a grid whose voxels are `step_m` metres wide."""
+        shells: list[Shell | None] = [None] * len(self.skeleton.joints)
+        for joint, parent in enumerate(self.skeleton.parents):
+            if parent >= 0:
+                half_width = max(self.settings.limb_tolerance_vox, float(self.lengths.slack_m[joint]) / step_m)
+                length = float(self.lengths.length_m[joint]) / step_m
+                shells[joint] = _shell(self.settings.prior, round(length, 6), round(half_width, 6))
+        return Tree(self.skeleton.parents, self.skeleton.order, shells)
+
+    def infer(
+        self, rig: Rig, score: NDArray[np.float32], image_from_heatmap: Floats, centre_m: Floats, side_m: float
+    ) -> FramePose:
+        """The pose in one frame, from the heat maps of the views at hand.
+
+        Args:
+            rig: the cameras of those views, in the order of `score`.
+            score: (V, h, w, J) float32 >= 0, joints in the skeleton's order; latent joints all zero.
+            image_from_heatmap: (V, 2, 3). centre_m, side_m: the box in which the person is.
+        Source: Pavlakos et al. 2017, eq. 1-4; the estimate is the mean of each marginal.
+        """
+        settings = self.settings
+        grid = (centre_m, side_m, settings.voxels)
+        cameras = np.stack([camera.packed() for camera in rig.cameras])
+        cells = np.stack([_inverse(affine) for affine in image_from_heatmap])
+        likelihood = unproject(score, cells, cameras, grid, settings.floor, settings.backend)
+        for joint in self.skeleton.latent:
+            likelihood[..., self.skeleton.index(joint)] = 1.0
+        run, bound = infer_marginals(self.tree(side_m / settings.voxels), likelihood, settings)
+        joints = len(self.skeleton.joints)
+        if run is None:
+            return FramePose(np.full((joints, 3), np.nan), np.full((joints, 3, 3), np.nan), False)
+        mean, cov = np.empty((joints, 3)), np.empty((joints, 3, 3))
+        for joint in range(joints):
+            mean[joint], cov[joint] = moments(run.marginal[joint], run.active.voxels[joint], grid, settings.backend)
+        evidence = run.log_evidence + float(np.log(run.active.peak).sum())
+        active = float(np.mean([len(voxels) for voxels in run.active.voxels]))
+        marginals = list(zip(run.active.voxels, run.marginal, strict=True))
+        return FramePose(mean, cov, True, evidence, bound, active, marginals)
+
+
+def infer_marginals(
+    tree: Tree, likelihood: NDArray[np.floating], settings: PictorialSettings
+) -> tuple[SumProduct | None, float]:
+    """Messages and marginals over the voxels that matter, and the certified bound on what the others would change.
+
+    Voxels are pruned by their likelihood; where the certificate exceeds the tolerance, fewer are, down to none. None
+    where no pose has any weight on the whole grid.
+    """
+    n = likelihood.shape[0]
+    cut = FIRST_CUT if settings.tolerance > 0 else 0.0
+    while True:
+        active = split_by_likelihood(likelihood, cut, settings.backend)
+        run = SumProduct(tree, active, n, settings.backend)
+        if _any_empty(active) and cut == 0:
+            return None, 0.0
+        if not _any_empty(active) and run.run():
+            bound = float(total_variation_bound(run).max()) if cut > 0 else 0.0
+            if bound <= settings.tolerance:
+                return run, bound
+        elif cut == 0:
+            return None, 0.0
+        cut = cut * CUT_STEP if cut * CUT_STEP > LAST_CUT else 0.0
+
+
+def _any_empty(active: ActiveVoxels) -> bool:
+    return any(len(voxels) == 0 for voxels in active.voxels)
+
+
+@lru_cache(maxsize=512)
+def _shell(prior: str, length_vox: float, half_width_vox: float) -> Shell:
+    return (interval_shell if prior == "interval" else gaussian_shell)(length_vox, half_width_vox)
+
+
+def _inverse(affine: Floats) -> Floats:
+    """The inverse of a (2, 3) affine."""
+    linear = np.linalg.inv(affine[:, :2])
+    return np.column_stack([linear, -linear @ affine[:, 2]])
