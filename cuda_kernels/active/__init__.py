@@ -9,6 +9,7 @@ from cuda_kernels.active import numba_, reference_
 
 BODIES = {"reference": reference_.split, "numba": numba_.split}
 BLOCK = 8
+peaks = numba_.peaks
 
 Floats = NDArray[np.float64]
 
@@ -28,19 +29,27 @@ class ActiveVoxels:
     peak: Floats
 
 
-def split_by_likelihood(likelihood: NDArray[np.floating], cut: float, backend: str = "numba") -> ActiveVoxels:
-    """The voxels whose likelihood is at least `cut` times the largest of their joint; all positive ones for cut = 0.
+def blocks_a_side(n: int) -> int:
+    """Number of blocks along one side of a grid of n voxels; the last one may stand over."""
+    return (n + BLOCK - 1) // BLOCK
+
+
+def split_by_likelihood(
+    likelihood: NDArray[np.floating], peak: Floats, cut: Floats, backend: str = "numba"
+) -> ActiveVoxels:
+    """The voxels whose likelihood is at least their block's `cut` times the largest of their joint, and positive.
 
     Args:
-        likelihood: (n, n, n, J) from `unproject`, non-negative.
+        likelihood: (n, n, n, J) from `unproject`, non-negative. peak: (J,) largest of each joint, from `peaks`.
+        cut: (J, B, B, B) in [0, 1], one for each joint and block of BLOCK^3 voxels.
     Raises:
-        ValueError: a cut outside [0, 1], or an unknown backend.
+        ValueError: cuts of the wrong shape or outside [0, 1], or an unknown backend.
     """
-    if not 0 <= cut <= 1:
-        raise ValueError(f"cut must lie in [0, 1], got {cut}")
+    n, joints = likelihood.shape[0], likelihood.shape[3]
+    if cut.shape != (joints,) + (blocks_a_side(n),) * 3 or not (0 <= cut.min() and cut.max() <= 1):
+        raise ValueError(f"cut must have shape {(joints,) + (blocks_a_side(n),) * 3} and lie in [0, 1], got {cut.shape}")
     if backend not in BODIES:
         raise ValueError(f"unknown backend '{backend}', known: {', '.join(BODIES)}")
-    peak = numba_.peaks(likelihood)
     starts, voxels, value, dropped = BODIES[backend](likelihood, peak, cut, BLOCK)
     parts = list(zip(starts[:-1], starts[1:], strict=True))
     return ActiveVoxels([voxels[a:b] for a, b in parts], [value[a:b] for a, b in parts], dropped, peak)

@@ -25,47 +25,54 @@ def peaks(likelihood):  # type: ignore[no-untyped-def]
 
 @numba.njit(parallel=True, cache=True)
 def split(likelihood, peak, cut, block):  # type: ignore[no-untyped-def]
-    """Row starts (J + 1,), kept voxels, their relative likelihood, and dropped mass by joint and block."""
+    """Row starts (J + 1,), kept voxels, their relative likelihood, and dropped mass by joint and block.
+
+    A block's voxels are counted where they are scanned, and collected in a second pass over the blocks that keep any.
+    """
     n, joints = likelihood.shape[0], likelihood.shape[3]
     blocks = (n + block - 1) // block
     scale = np.zeros(joints)
-    threshold = np.zeros(joints, likelihood.dtype)
     for joint in range(joints):
         if peak[joint] > 0:
             scale[joint] = 1.0 / peak[joint]
-            threshold[joint] = cut * peak[joint]
-    count = np.zeros((n, joints), np.int64)
-    partial = np.zeros((n, blocks, blocks, joints))
+    threshold = np.empty((blocks, blocks, blocks, joints), likelihood.dtype)
+    for joint in range(joints):
+        threshold[:, :, :, joint] = np.maximum(cut[joint] * peak[joint], np.finfo(likelihood.dtype).tiny)
+    count = np.zeros((n, blocks, blocks, joints), np.int32)
+    lost = np.zeros((n, blocks, blocks, joints))
     for i in numba.prange(n):
-        mine = np.zeros(joints, np.int32)
         for j in range(n):
             for k in range(n):
-                voxel, mass = likelihood[i, j, k], partial[i, j // block, k // block]
+                bj, bk = j // block, k // block
+                limit, mine, mass = threshold[i // block, bj, bk], count[i, bj, bk], lost[i, bj, bk]
+                voxel = likelihood[i, j, k]
                 for joint in range(joints):
                     value = voxel[joint]
-                    keep = (value >= threshold[joint]) & (value > 0)
+                    keep = value >= limit[joint]
                     mine[joint] += np.int32(keep)
-                    mass[joint] += 0.0 if keep else value * scale[joint]
-        count[i] = mine
+                    mass[joint] += np.float64(0) if keep else np.float64(value)
     starts = np.zeros(joints + 1, np.int64)
     first = np.zeros((n, joints), np.int64)
     for joint in range(joints):
         at = starts[joint]
         for i in range(n):
             first[i, joint] = at
-            at += count[i, joint]
+            at += count[i, :, :, joint].sum()
         starts[joint + 1] = at
     voxels, values = np.empty((starts[joints], 3), np.int16), np.empty(starts[joints])
     for i in numba.prange(n):
         at = first[i].copy()
-        if count[i].sum() == 0:
-            continue
         for j in range(n):
             for k in range(n):
-                voxel = likelihood[i, j, k]
+                bj, bk = j // block, k // block
+                if k % block == 0:
+                    any_here = count[i, bj, bk].max() > 0
+                if not any_here:
+                    continue
+                limit, voxel = threshold[i // block, bj, bk], likelihood[i, j, k]
                 for joint in range(joints):
                     value = voxel[joint]
-                    if value >= threshold[joint] and value > 0:
+                    if value >= limit[joint]:
                         row = at[joint]
                         voxels[row, 0], voxels[row, 1], voxels[row, 2] = i, j, k
                         values[row] = value * scale[joint]
@@ -75,5 +82,5 @@ def split(likelihood, peak, cut, block):  # type: ignore[no-untyped-def]
         for bj in range(blocks):
             for bk in range(blocks):
                 for joint in range(joints):
-                    dropped[joint, i // block, bj, bk] += partial[i, bj, bk, joint]
+                    dropped[joint, i // block, bj, bk] += lost[i, bj, bk, joint] * scale[joint]
     return starts, voxels, values, dropped

@@ -11,7 +11,8 @@ def split(likelihood, peak, cut, block):  # type: ignore[no-untyped-def]
     starts, voxels, values = [0], [], []
     for joint in range(joints):
         relative = likelihood[..., joint].astype(np.float64) / (peak[joint] or 1.0)
-        keep = (relative > 0) & (relative >= cut)
+        block_of = np.arange(n) // block
+        keep = (relative > 0) & (relative >= cut[joint][np.ix_(block_of, block_of, block_of)])
         voxels.append(np.argwhere(keep).astype(np.int16))
         values.append(relative[keep])
         starts.append(starts[-1] + len(voxels[-1]))

@@ -9,19 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib.rig import Rig
-from cuda_kernels.active import ActiveVoxels, split_by_likelihood
+from cuda_kernels.active import blocks_a_side, peaks, split_by_likelihood
 from cuda_kernels.moments import moments
 from cuda_kernels.shell import Shell, gaussian_shell, interval_shell
 from cuda_kernels.unproject import unproject
-from harvest.reconstruct.certificate import total_variation_bound
+from harvest.reconstruct.certificate import missed_by_block
 from harvest.reconstruct.limb_lengths import LimbLengths
 from harvest.reconstruct.sum_product import SumProduct, Tree
 from harvest.skeleton import Skeleton
 
 Floats = NDArray[np.float64]
-FIRST_CUT = 1e-8
-CUT_STEP = 1e-2
-LAST_CUT = 1e-13
+FIRST_CUT = 1e-6  # likelihood over peak below which a voxel is left out at first
+OPEN_DOWN_TO = 0.3  # share of the tolerance that may be left after opening blocks, by the last certificate
+DENSE_SHARE = 0.6  # of all blocks opened: then the rest is not worth a certificate
 
 
 @dataclass(frozen=True)
@@ -112,27 +112,40 @@ def infer_marginals(
 ) -> tuple[SumProduct | None, float]:
     """Messages and marginals over the voxels that matter, and the certified bound on what the others would change.
 
-    Voxels are pruned by their likelihood; where the certificate exceeds the tolerance, fewer are, down to none. None
-    where no pose has any weight on the whole grid.
+    Voxels are pruned by their likelihood at first. Where the certificate exceeds the tolerance, the blocks that may
+    hold most of what was missed are opened: all their voxels count. None where no pose has any weight on the grid.
     """
-    n = likelihood.shape[0]
-    cut = FIRST_CUT if settings.tolerance > 0 else 0.0
+    n, joints = likelihood.shape[0], likelihood.shape[3]
+    peak = peaks(likelihood)
+    if not (peak > 0).all():
+        return None, 0.0
+    blocks = blocks_a_side(n)
+    cut = np.full((joints, blocks, blocks, blocks), FIRST_CUT if settings.tolerance > 0 else 0.0)
     while True:
-        active = split_by_likelihood(likelihood, cut, settings.backend)
-        run = SumProduct(tree, active, n, settings.backend)
-        if _any_empty(active) and cut == 0:
-            return None, 0.0
-        if not _any_empty(active) and run.run():
-            bound = float(total_variation_bound(run).max()) if cut > 0 else 0.0
+        run = SumProduct(tree, split_by_likelihood(likelihood, peak, cut, settings.backend), n, settings.backend)
+        found = run.run()
+        if not cut.any():
+            return (run if found else None), 0.0
+        if found:
+            missed = missed_by_block(run)
+            bound = float(missed.sum())
             if bound <= settings.tolerance:
                 return run, bound
-        elif cut == 0:
-            return None, 0.0
-        cut = cut * CUT_STEP if cut * CUT_STEP > LAST_CUT else 0.0
+            cut[_largest_until(missed, bound - OPEN_DOWN_TO * settings.tolerance)] = 0.0
+        else:
+            cut[:] = 0.0
+        if np.count_nonzero(cut == 0) > DENSE_SHARE * cut.size:
+            cut[:] = 0.0
 
 
-def _any_empty(active: ActiveVoxels) -> bool:
-    return any(len(voxels) == 0 for voxels in active.voxels)
+def _largest_until(missed: Floats, enough: float) -> NDArray[np.bool_]:
+    """Which entries, the largest first, add up to `enough`."""
+    flat = missed.ravel()
+    order = np.argsort(-flat)
+    taken = order[: int(np.searchsorted(np.cumsum(flat[order]), enough)) + 1]
+    mask = np.zeros(flat.size, np.bool_)
+    mask[taken] = True
+    return mask.reshape(missed.shape)
 
 
 @lru_cache(maxsize=512)

@@ -87,6 +87,8 @@ class SumProduct:
         Each message leaves out what its receiver said before (exact belief propagation, unlike the published demo).
         Source: Pavlakos et al. 2017, section 3.2; Pearl 1988 for the algorithm.
         """
+        if any(len(voxels) == 0 for voxels in self.active.voxels):
+            return False
         order = list(self.tree.order)
         upward = [(joint, int(self.tree.parents[joint])) for joint in reversed(order[1:])]
         for sender, receiver in upward + [(parent, child) for child, parent in reversed(upward)]:
