@@ -54,6 +54,11 @@ class Keypoints:
         if (np.isfinite(self.uv_px).all(axis=2) != (self.confidence > 0)).any():
             raise ValueError("keypoints need a position where their confidence is above 0, and NaN elsewhere")
 
+    def rows(self, view: int, frame: int) -> NDArray[np.int64]:
+        """The rows of one view and frame, one a person."""
+        first, last = np.searchsorted(self.frames, [frame, frame + 1])
+        return first + np.flatnonzero(self.view[first:last] == view)
+
 
 def read_keypoints(directory: Path, views: Sequence[str], layout: str | None = None) -> Keypoints:
     """The detections of each view, from the folder or file in the directory that is named after the view.

@@ -6,6 +6,7 @@ person in the volume that the rig was set up for.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 
 from calib.rig import Rig
 from calib.triangulate import triangulate_dlt
-from harvest.detect2d.candidates import PersonCandidates
+from harvest.detect2d.candidates import PersonCandidates, no_candidates
+from harvest.detect2d.keypoints import Keypoints
 
 Floats = NDArray[np.float64]
 NEAR = 0.35  # of the circle's radius: how far a candidate may lie from the projected hips
@@ -175,3 +177,22 @@ def upright_crop(rig: Rig, view: int, centre_m: Floats, radius_m: float) -> Floa
     side = 2.0 * CROP_OVER_SPHERE * radius_px
     axes = np.stack([right, down], axis=1) * side
     return np.column_stack([axes, pixel - axes @ [0.5, 0.5]])
+
+
+def person_of_keypoints(keypoints: Keypoints, view: int, frame: int) -> PersonCandidates:
+    """People that another tool saw in one view and frame, in its order: middle of the hips (or of all joints), a circle
+    round all joints, mean confidence.
+    """
+    rows = keypoints.rows(view, frame)
+    if rows.size == 0:
+        return no_candidates()
+    uv, confidence = keypoints.uv_px[rows], keypoints.confidence[rows]
+    hips = [keypoints.joints.index(name) for name in ("l_hip", "r_hip") if name in keypoints.joints]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # people without hips or without any joint give NaN
+        middle = np.nanmean(uv[:, hips], axis=1) if hips else np.full((len(rows), 2), np.nan)
+        middle = np.where(np.isfinite(middle), middle, np.nanmean(uv, axis=1))
+        radius = np.nanmax(np.linalg.norm(uv - middle[:, None], axis=2), axis=1)
+    good = np.isfinite(radius) & (radius > 0)
+    score = np.where(good, confidence.mean(axis=1), 0.0)
+    return PersonCandidates(np.nan_to_num(middle), np.where(good, radius, 1.0), score)

@@ -19,6 +19,7 @@ from harvest.reconstruct.sum_product import SumProduct, Tree
 from harvest.skeleton import Skeleton
 
 Floats = NDArray[np.float64]
+DEMO_EPSILON = 1e-10
 FIRST_CUT = 1e-6  # likelihood over peak below which a voxel is left out at first
 OPEN_DOWN_TO = 0.3  # share of the tolerance that may be left after opening blocks, by the last certificate
 DENSE_SHARE = 0.6  # of all blocks opened: then the rest is not worth a certificate
@@ -31,15 +32,17 @@ class PictorialSettings:
     voxels: a side of the grid. floor: likelihood that a view gives a place its map does not show, on the maps' scale.
     limb_tolerance_vox: half-width of the limb-length interval, voxels (the paper's epsilon). prior: interval, or
     gaussian with that half-width as standard deviation. tolerance: largest total-variation error of any marginal that
-    pruning may cause; 0 prunes nothing.
+    pruning may cause; 0 prunes nothing. published_demo: the arithmetic of the paper's public demo (see SumProduct), on
+    all voxels; its answers are not marginals, it is for comparison only.
     """
 
     voxels: int = 64
-    floor: float = 1e-3
+    floor: float = 1e-4
     limb_tolerance_vox: float = 1.0
     prior: str = "interval"
     tolerance: float = 1e-3
     backend: str = "numba"
+    published_demo: bool = False
 
 
 @dataclass
@@ -76,6 +79,11 @@ class PictorialModel:
                 shells[joint] = _shell(self.settings.prior, round(length, 6), round(half_width, 6))
         return Tree(self.skeleton.parents, self.skeleton.order, shells)
 
+    def not_found(self) -> FramePose:
+        """A frame without a pose."""
+        joints = len(self.skeleton.joints)
+        return FramePose(np.full((joints, 3), np.nan), np.full((joints, 3, 3), np.nan), False)
+
     def infer(
         self, rig: Rig, score: NDArray[np.float32], image_from_heatmap: Floats, centre_m: Floats, side_m: float
     ) -> FramePose:
@@ -90,14 +98,16 @@ class PictorialModel:
         settings = self.settings
         grid = (centre_m, side_m, settings.voxels)
         cameras = np.stack([camera.packed() for camera in rig.cameras])
-        cells = np.stack([_inverse(affine) for affine in image_from_heatmap])
+        cells = np.stack([invert_affine(affine) for affine in image_from_heatmap])
         likelihood = unproject(score, cells, cameras, grid, settings.floor, settings.backend)
+        if settings.published_demo:
+            likelihood += DEMO_EPSILON
         for joint in self.skeleton.latent:
             likelihood[..., self.skeleton.index(joint)] = 1.0
         run, bound = infer_marginals(self.tree(side_m / settings.voxels), likelihood, settings)
         joints = len(self.skeleton.joints)
         if run is None:
-            return FramePose(np.full((joints, 3), np.nan), np.full((joints, 3, 3), np.nan), False)
+            return self.not_found()
         mean, cov = np.empty((joints, 3)), np.empty((joints, 3, 3))
         for joint in range(joints):
             mean[joint], cov[joint] = moments(run.marginal[joint], run.active.voxels[joint], grid, settings.backend)
@@ -116,13 +126,15 @@ def infer_marginals(
     hold most of what was missed are opened: all their voxels count. None where no pose has any weight on the grid.
     """
     n, joints = likelihood.shape[0], likelihood.shape[3]
+    exact = settings.tolerance == 0 or settings.published_demo
     peak = peaks(likelihood)
     if not (peak > 0).all():
         return None, 0.0
     blocks = blocks_a_side(n)
-    cut = np.full((joints, blocks, blocks, blocks), FIRST_CUT if settings.tolerance > 0 else 0.0)
+    cut = np.full((joints, blocks, blocks, blocks), 0.0 if exact else FIRST_CUT)
     while True:
-        run = SumProduct(tree, split_by_likelihood(likelihood, peak, cut, settings.backend), n, settings.backend)
+        active = split_by_likelihood(likelihood, peak, cut, settings.backend)
+        run = SumProduct(tree, active, n, settings.backend, settings.published_demo)
         found = run.run()
         if not cut.any():
             return (run if found else None), 0.0
@@ -153,7 +165,7 @@ def _shell(prior: str, length_vox: float, half_width_vox: float) -> Shell:
     return (interval_shell if prior == "interval" else gaussian_shell)(length_vox, half_width_vox)
 
 
-def _inverse(affine: Floats) -> Floats:
+def invert_affine(affine: Floats) -> Floats:
     """The inverse of a (2, 3) affine."""
     linear = np.linalg.inv(affine[:, :2])
     return np.column_stack([linear, -linear @ affine[:, 2]])

@@ -44,13 +44,15 @@ class SumProduct:
     message[(a, b)] (N_b,) float64: what neighbour a tells joint b, scaled so that its largest value is 1;
     log_scale[(a, b)]: natural logarithm of what it was divided by. marginal[j] (N_j,) sums to 1.
     log_evidence: log of the sum over all configurations of all factors, likelihoods taken relative to their peaks;
-    -inf where no configuration of the active voxels satisfies every limb.
+    -inf where no configuration of the active voxels satisfies every limb. count_twice repeats the public demo's mistake:
+    on the way down a message holds what its receiver said before, so a joint's own evidence counts twice.
     """
 
     tree: Tree
     active: ActiveVoxels
     n: int
     backend: str = "numba"
+    count_twice: bool = False
     message: dict[tuple[int, int], Floats] = field(default_factory=dict)
     log_scale: dict[tuple[int, int], float] = field(default_factory=dict)
     marginal: list[Floats] = field(default_factory=list)
@@ -71,7 +73,8 @@ class SumProduct:
         return value, log_scale
 
     def _send(self, sender: int, receiver: int) -> bool:
-        value, log_scale = self.belief(sender, but=receiver)
+        downward = self.tree.parents[receiver] == sender
+        value, log_scale = self.belief(sender, but=None if self.count_twice and downward else receiver)
         voxels, shell = self.active.voxels, self.tree.shell(sender, receiver)
         message = limb_message(value, voxels[sender], voxels[receiver], shell, self.n, self.backend)
         top = float(message.max(initial=0.0))

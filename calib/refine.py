@@ -1,0 +1,412 @@
+"""Refinement of a rig on what it sees: bundle adjustment of cameras and points, held back by priors on the cameras."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from calib.camera import Camera
+from calib.errors import CalibrationError
+from calib.rig import Rig
+from calib.triangulate import refine_huber, reprojection_error_px, triangulate_dlt, triangulate_ransac
+
+Floats = NDArray[np.float64]
+
+PARAMETERS = (
+    9  # of a camera: rotation vector (3), centre shift in metres (3), log focal, principal point shift in px (2)
+)
+MIN_POINTS = 50
+MIN_SPREAD_M = 0.05
+FIRST_DAMPING, LEAST_DAMPING, DAMPING_TRIES = 1e-4, 1e-12, 12
+CONVERGED = 1e-9
+GAUGE_STEPS = 5
+
+
+@dataclass(frozen=True)
+class RefineSettings:
+    """How far pixels and the given calibration are trusted, and which points are used; a sigma of 0 fixes a parameter.
+
+    `pixel_sigma_px` is that of an observation of weight 1, `huber` the loss's bend in such sigmas, `focal_sigma` relative.
+
+    Raises:
+        CalibrationError: a value that is negative, not finite, or too small to be used.
+    """
+
+    pixel_sigma_px: float = 10.0
+    rotation_sigma_deg: float = 1.0
+    position_sigma_m: float = 0.05
+    focal_sigma: float = 0.0
+    centre_sigma_px: float = 0.0
+    huber: float = 1.5
+    ransac_threshold_px: float = 60.0
+    min_views: int = 3
+    max_points: int = 4000
+    iterations: int = 30
+
+    def __post_init__(self) -> None:
+        """Check every value against the least that makes sense."""
+        needed = {"min_views": 3, "max_points": MIN_POINTS, "iterations": 1}
+        above_zero = ("pixel_sigma_px", "huber", "ransac_threshold_px")
+        for entry in fields(self):
+            value, least = getattr(self, entry.name), needed.get(entry.name, 0)
+            if not (np.isfinite(value) and value >= least) or (entry.name in above_zero and value == 0):
+                bound = "> 0" if entry.name in above_zero else f">= {least}"
+                raise CalibrationError(f"refine: {entry.name} must be a finite number {bound}, got {value}")
+        if not (self.sigma > 0).any():
+            raise CalibrationError("refine: every sigma of the cameras is 0, which leaves nothing to refine")
+
+    @property
+    def sigma(self) -> Floats:
+        """(9,) standard deviations of a camera's parameters: radians, metres, relative focal length, pixels."""
+        rotation = np.radians(self.rotation_sigma_deg)
+        each = [rotation, self.position_sigma_m, self.focal_sigma, self.centre_sigma_px]
+        return np.repeat(np.asarray(each, dtype=np.float64), [3, 3, 1, 2])
+
+
+@dataclass(frozen=True)
+class CameraChange:
+    """How far one camera was moved from the given calibration, and the number of points by which that was judged."""
+
+    name: str
+    rotation_deg: float
+    position_m: float
+    focal_ratio: float
+    centre_shift_px: tuple[float, float]
+    n_points: int
+
+
+@dataclass(frozen=True)
+class RefinedRig:
+    """The refined rig and the evidence for it; errors are medians in pixels over all views of all points used.
+
+    `median_*_px` are reprojection errors of points triangulated from all their views, by the given rig and the refined.
+    `unseen_*_px` tell whether it generalises: the rig was fitted to every second point, and each of the other points was
+    triangulated from all its views but one and projected in that one. They share the detector and the scene with the
+    points of the fit, so an error that the detector makes everywhere is not seen by them.
+    `cost` is the objective at the start and after each step of the final fit.
+    """
+
+    rig: Rig
+    changes: tuple[CameraChange, ...]
+    n_points: int
+    median_before_px: float
+    median_after_px: float
+    unseen_before_px: float
+    unseen_after_px: float
+    cost: tuple[float, ...]
+
+
+def refine_rig(rig: Rig, uv_px: ArrayLike, weight: ArrayLike, settings: RefineSettings | None = None) -> RefinedRig:
+    """The rig, moved within its priors to where it agrees best with itself on the given points.
+
+    Minimises the Huber loss of the reprojection errors plus Gaussian priors that pull each camera to its given values.
+    Points take part on which `min_views` views agree by RANSAC; if they are many, a fixed random choice of `max_points`.
+    The world's frame is kept, see `hold_frame`. Deterministic.
+
+    Args:
+        uv_px: (V, N, 2) pixels of the same N points of the world, NaN where missing.
+        weight: (V, N) non-negative factor of an observation's loss, such as the detector's confidence.
+        settings: default RefineSettings().
+    Raises:
+        CalibrationError: fewer than 50 usable points, or points all in one place.
+        ValueError: arrays whose shapes do not fit the rig.
+    Source: Triggs et al. 2000, "Bundle adjustment - a modern synthesis", sections 4 (Newton steps), 6.1 (Schur
+        complement) and 9 (gauge).
+    """
+    settings = settings or RefineSettings()
+    uv, w = np.asarray(uv_px, dtype=np.float64), np.asarray(weight, dtype=np.float64)
+    if uv.ndim != 3 or uv.shape[::2] != (len(rig), 2) or w.shape != uv.shape[:2]:
+        raise ValueError(f"needs uv_px ({len(rig)}, N, 2) and weight ({len(rig)}, N), got {uv.shape} and {w.shape}")
+    problem, xyz = _usable(rig, uv, w, settings)
+    before = _median_error_px(problem, rig, xyz)
+    half, other = problem.points(slice(0, None, 2)), problem.points(slice(1, None, 2))
+    half_rig = moved_rig(rig, _fit(half, xyz[::2])[0])
+    theta, xyz, cost = _fit(problem, xyz)
+    theta, xyz = hold_frame(problem, theta, xyz)
+    refined = moved_rig(rig, theta)
+    return RefinedRig(
+        rig=refined,
+        changes=tuple(_changes(problem, theta)),
+        n_points=len(xyz),
+        median_before_px=before,
+        median_after_px=_median_error_px(problem, refined, xyz),
+        unseen_before_px=_unseen_error_px(other, rig),
+        unseen_after_px=_unseen_error_px(other, half_rig),
+        cost=cost,
+    )
+
+
+def describe(refined: RefinedRig) -> list[str]:
+    """One sentence about the whole refinement, then one about each camera in the rig's order."""
+    unseen = f"{refined.unseen_before_px:.1f} to {refined.unseen_after_px:.1f} px"
+    better = refined.unseen_after_px < refined.unseen_before_px
+    verdict = "so the refined rig is the better one" if better else "so keep the given calibration"
+    lines = [
+        f"{len(refined.rig)} cameras were refined on {refined.n_points} points: the median reprojection error went from "
+        f"{refined.median_before_px:.1f} to {refined.median_after_px:.1f} px, and in a view left out, on points left out "
+        f"of the fit, from {unseen}, {verdict}."
+    ]
+    for change in refined.changes:
+        u, v = change.centre_shift_px
+        lines.append(
+            f"camera '{change.name}' was turned by {change.rotation_deg:.2f} degrees and moved by "
+            f"{1000 * change.position_m:.0f} mm, its focal length multiplied by {change.focal_ratio:.4f} and its principal "
+            f"point shifted by ({u:+.1f}, {v:+.1f}) px, judged by {change.n_points} points."
+        )
+    return lines
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a fit is about: the given rig, pixels (V, N, 2) free of NaN, and weights (V, N) that are 0 where unused."""
+
+    rig: Rig
+    uv_px: Floats
+    weight: Floats
+    settings: RefineSettings
+
+    def points(self, which: slice | NDArray[np.bool_]) -> Problem:
+        """The same problem of some of its points."""
+        return replace(self, uv_px=self.uv_px[:, which], weight=self.weight[:, which])
+
+
+def _usable(rig: Rig, uv: Floats, weight: Floats, settings: RefineSettings) -> tuple[Problem, Floats]:
+    """The problem of all points that can be used, and those points (N, 3) by the given rig."""
+    w = np.where(np.isfinite(uv).all(-1) & np.isfinite(weight), weight, 0.0)
+    seen = np.flatnonzero((w > 0).sum(axis=0) >= settings.min_views)
+    # A random choice, as a regular one could hit the same joint of the skeleton in every frame.
+    chosen = np.sort(np.random.default_rng(0).permutation(seen)[: settings.max_points])
+    uv, w = uv[:, chosen], w[:, chosen]
+    huber_px = settings.huber * settings.pixel_sigma_px
+    xyz, inliers = triangulate_ransac(rig, uv, w, settings.ransac_threshold_px, settings.min_views)
+    xyz = refine_huber(rig, xyz, uv, np.where(inliers, w, 0.0), huber_px)
+    used = inliers & np.isfinite(reprojection_error_px(rig, xyz, uv))
+    good = used.sum(axis=0) >= settings.min_views
+    n = int(good.sum())
+    if n < MIN_POINTS:
+        raise CalibrationError(
+            f"refine: {settings.min_views} or more views agree within {settings.ransac_threshold_px:g} px on {n} of "
+            f"{weight.shape[1]} points, {MIN_POINTS} are needed; give more frames, or check the rig and which video is which"
+        )
+    spread = float(np.percentile(np.linalg.norm(xyz[good] - np.median(xyz[good], axis=0), axis=1), 90))
+    if spread < MIN_SPREAD_M:
+        raise CalibrationError(
+            f"refine: the {n} usable points lie within {1000 * spread:.0f} mm of one place, which does not tell turned "
+            "cameras from moved ones; give frames in which the person moves about"
+        )
+    return Problem(rig, np.nan_to_num(uv), np.where(used, w, 0.0), settings).points(good), xyz[good]
+
+
+def _median_error_px(problem: Problem, rig: Rig, xyz: Floats) -> float:
+    return float(np.nanmedian(reprojection_error_px(rig, xyz, problem.uv_px)[problem.weight > 0]))
+
+
+def _unseen_error_px(problem: Problem, rig: Rig) -> float:
+    """Median distance from an observation to the projection of the point triangulated from its other views."""
+    huber_px = problem.settings.huber * problem.settings.pixel_sigma_px
+    errors = []
+    for view, camera in enumerate(rig.cameras):
+        part = problem.points(problem.weight[view] > 0)
+        others = part.weight.copy()
+        others[view] = 0.0
+        xyz = refine_huber(rig, triangulate_dlt(rig, part.uv_px, others > 0), part.uv_px, others, huber_px)
+        errors.append(np.linalg.norm(camera.project(xyz) - part.uv_px[view], axis=-1))
+    return float(np.nanmedian(np.concatenate(errors)))
+
+
+def _changes(problem: Problem, theta: Floats) -> Iterator[CameraChange]:
+    for camera, change, weight in zip(problem.rig.cameras, theta, problem.weight, strict=True):
+        rotation, position = np.linalg.norm(change[:3]), np.linalg.norm(change[3:6])
+        yield CameraChange(
+            name=camera.name,
+            rotation_deg=float(np.degrees(rotation)),
+            position_m=float(position),
+            focal_ratio=float(np.exp(change[6])),
+            centre_shift_px=(float(change[7]), float(change[8])),
+            n_points=int((weight > 0).sum()),
+        )
+
+
+def moved_rig(rig: Rig, theta: Floats) -> Rig:
+    """The rig whose cameras are changed by parameters (V, 9); all zero gives back the same numbers."""
+    return Rig(tuple(_moved(camera, change) for camera, change in zip(rig.cameras, theta, strict=True)), rig.up)
+
+
+def _moved(camera: Camera, change: Floats) -> Camera:
+    turn = rotation_matrix(change[:3])
+    K = camera.K.copy()
+    K[:2, :2] *= np.exp(change[6])
+    K[:2, 2] += change[7:]
+    t = turn @ (camera.t_cam_from_world_m - camera.R_cam_from_world @ change[3:6])
+    return replace(camera, K=K, R_cam_from_world=turn @ camera.R_cam_from_world, t_cam_from_world_m=t)
+
+
+def _cross_matrix(vector: Floats) -> Floats:
+    x, y, z = vector
+    return np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+
+
+def rotation_matrix(vector: Floats) -> Floats:
+    """(3, 3) rotation about a vector (3,) by its length in radians; source: Rodrigues' formula."""
+    angle, K = float(np.linalg.norm(vector)), _cross_matrix(vector)
+    return np.eye(3) + np.sinc(angle / np.pi) * K + 0.5 * np.sinc(angle / (2 * np.pi)) ** 2 * (K @ K)
+
+
+def rotation_vector(matrix: Floats) -> Floats:
+    """(3,) axis times angle of a rotation (3, 3) by less than 90 degrees; the inverse of `rotation_matrix`."""
+    sine_axis = 0.5 * np.array([matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0], matrix[1, 0] - matrix[0, 1]])
+    sine = min(float(np.linalg.norm(sine_axis)), 1.0)
+    return np.asarray(sine_axis / np.sinc(np.arcsin(sine) / np.pi), dtype=np.float64)
+
+
+def objective(problem: Problem, theta: Floats, xyz: Floats) -> float:
+    """Half the squared parameters in their sigmas, plus the weighted Huber loss of errors in `pixel_sigma_px`.
+
+    Infinite where a point in use comes to lie behind a camera or where its lens model folds.
+    """
+    settings, free = problem.settings, problem.settings.sigma > 0
+    error = reprojection_error_px(moved_rig(problem.rig, theta), xyz, problem.uv_px) / settings.pixel_sigma_px
+    loss = np.where(error <= settings.huber, 0.5 * error**2, settings.huber * (error - 0.5 * settings.huber))
+    used = problem.weight > 0
+    total = float((problem.weight[used] * loss[used]).sum())
+    prior = 0.5 * float(((theta[:, free] / settings.sigma[free]) ** 2).sum())
+    return total + prior if np.isfinite(total) else np.inf
+
+
+@dataclass(frozen=True)
+class NormalEquations:
+    """Blocks of the Gauss-Newton system of C free camera parameters in all and N points, and its right-hand side.
+
+    cameras (C, C), cross (N, C, 3), points (N, 3, 3); gradients of the objective, cameras_gradient (C,) and
+    points_gradient (N, 3).
+    """
+
+    cameras: Floats
+    cross: Floats
+    points: Floats
+    cameras_gradient: Floats
+    points_gradient: Floats
+
+    def solve(self, damping: float) -> tuple[Floats, Floats]:
+        """Steps of the cameras (C,) and points (N, 3), with the diagonal multiplied by 1 + damping (Marquardt).
+
+        The points are eliminated by the Schur complement. Source: Triggs et al. 2000, section 6.1.
+        """
+        factor = 1.0 + damping * np.eye(3)
+        half = np.linalg.inv(np.linalg.cholesky(self.points * factor))  # points^-1 = half^T half
+        cross = self.cross @ half.transpose(0, 2, 1)
+        gradient = (half @ self.points_gradient[:, :, None])[..., 0]
+        flat = cross.transpose(1, 0, 2).reshape(len(self.cameras), -1)
+        damped = self.cameras + damping * np.diag(np.diag(self.cameras))
+        cameras_step = np.linalg.solve(damped - flat @ flat.T, flat @ gradient.ravel() - self.cameras_gradient)
+        back = gradient + np.einsum("nci,c->ni", cross, cameras_step)
+        return cameras_step, -(half.transpose(0, 2, 1) @ back[..., None])[..., 0]
+
+
+def normal_equations(problem: Problem, theta: Floats, xyz: Floats) -> NormalEquations:
+    """The Gauss-Newton system at parameters (V, 9) and points (N, 3); the Huber loss enters by its weights."""
+    settings = problem.settings
+    free = settings.sigma > 0
+    views, k = len(theta), int(free.sum())
+    points, points_gradient = np.zeros((len(xyz), 3, 3)), np.zeros((len(xyz), 3))
+    cameras, cameras_gradient = np.zeros((views, k, views, k)), theta[:, free] / settings.sigma[free] ** 2
+    cross = np.zeros((len(xyz), views, k, 3))
+    for v, camera in enumerate(moved_rig(problem.rig, theta).cameras):
+        used = problem.weight[v] > 0
+        uv, A, B = _linearise(camera, theta[v, :3], xyz[used])
+        A, r = A[..., free], uv - problem.uv_px[v, used]
+        error = np.linalg.norm(r, axis=1) / settings.pixel_sigma_px
+        w = problem.weight[v, used] * np.minimum(1.0, settings.huber / np.maximum(error, 1e-12))
+        r, w = r[:, :, None], w[:, None, None] / settings.pixel_sigma_px**2
+        At, Bt = w * A.transpose(0, 2, 1), w * B.transpose(0, 2, 1)
+        cameras[v, :, v] = (At @ A).sum(axis=0) + np.diag(1.0 / settings.sigma[free] ** 2)
+        cameras_gradient[v] += (At @ r).sum(axis=0)[:, 0]
+        cross[used, v] = At @ B
+        points[used] += Bt @ B
+        points_gradient[used] += (Bt @ r)[..., 0]
+    C = views * k
+    return NormalEquations(
+        cameras.reshape(C, C), cross.reshape(-1, C, 3), points, cameras_gradient.ravel(), points_gradient
+    )
+
+
+def _linearise(camera: Camera, rotation: Floats, xyz: Floats) -> tuple[Floats, Floats, Floats]:
+    """Pixels (N, 2) in a camera already turned by `rotation`, and Jacobians (N, 2, 9) by its parameters, (N, 2, 3) by xyz.
+
+    The lens is differentiated by central differences, all else in closed form.
+    """
+    p = camera.cam_from_world(xyz)
+    x, y = p[:, 0] / p[:, 2], p[:, 1] / p[:, 2]
+    lens, h = camera.image_from_normalised, 1e-6
+    by_normalised = np.stack([lens(x + h, y) - lens(x - h, y), lens(x, y + h) - lens(x, y - h)], axis=-1) / (2 * h)
+    pinhole = np.zeros((len(p), 2, 3))
+    pinhole[:, 0, 0] = pinhole[:, 1, 1] = 1.0 / p[:, 2]
+    pinhole[:, 0, 2], pinhole[:, 1, 2] = -x / p[:, 2], -y / p[:, 2]
+    by_p = by_normalised @ pinhole
+    K = _cross_matrix(rotation)
+    left_jacobian = np.eye(3) + K / 2 + K @ K / 6  # third-order remainder: below 1e-6 for turns of a degree
+    by_xyz = by_p @ camera.R_cam_from_world
+    uv = lens(x, y)
+    by_camera = np.zeros((len(p), 2, PARAMETERS))
+    by_camera[..., :3] = np.cross(p[:, None, :], by_p) @ left_jacobian
+    by_camera[..., 3:6] = -by_xyz
+    by_camera[..., 6] = uv - camera.K[:2, 2]
+    by_camera[..., 7:] = np.eye(2)
+    return uv, by_camera, by_xyz
+
+
+def _fit(problem: Problem, xyz: Floats) -> tuple[Floats, Floats, tuple[float, ...]]:
+    """Parameters (V, 9) and points (N, 3) at the objective's minimum, and its value at the start and at each step."""
+    free = problem.settings.sigma > 0
+    theta, damping = np.zeros((len(problem.rig), PARAMETERS)), FIRST_DAMPING
+    cost = [objective(problem, theta, xyz)]
+    for _ in range(problem.settings.iterations):
+        system = normal_equations(problem, theta, xyz)
+        for _ in range(DAMPING_TRIES):
+            cameras_step, points_step = system.solve(damping)
+            trial = theta.copy()
+            trial[:, free] += cameras_step.reshape(len(theta), -1)
+            value = objective(problem, trial, xyz + points_step)
+            if value < cost[-1]:
+                break
+            damping *= 10
+        else:
+            break
+        theta, xyz, damping = trial, xyz + points_step, max(damping / 10, LEAST_DAMPING)
+        cost.append(value)
+        if cost[-2] - value < CONVERGED * value:
+            break
+    return theta, xyz, tuple(cost)
+
+
+def hold_frame(problem: Problem, theta: Floats, xyz: Floats) -> tuple[Floats, Floats]:
+    """Parameters (V, 9) and points (N, 3) after the rigid motion of the whole scene that the cameras' priors like best.
+
+    No pixel tells where the world is: a rigid motion of cameras and points together changes no reprojection error. The
+    motion with the least prior cost takes the cameras' mean motion out, turns and shifts weighed by their sigmas. This is
+    where the objective's exact minimum lies, but a fit stops short of it, as the cost hardly changes in that direction.
+    Points are not aligned to where the given rig saw them: its faults bend the scene there, and would turn the world.
+    Source: Triggs et al. 2000, section 9 (inner constraints).
+    """
+    turn_sigma, shift_sigma = problem.settings.sigma[0], problem.settings.sigma[3]
+    if shift_sigma == 0:
+        return theta, xyz
+    theta, columns = theta.copy(), slice(0 if turn_sigma > 0 else 3, 6)
+    for _ in range(GAUGE_STEPS):
+        cameras = moved_rig(problem.rig, theta).cameras
+        shifts = [np.hstack([-_cross_matrix(camera.centre_m), np.eye(3)]) / shift_sigma for camera in cameras]
+        turns = [np.hstack([-camera.R_cam_from_world, np.zeros((3, 3))]) / max(turn_sigma, 1e-12) for camera in cameras]
+        A = np.concatenate(shifts + turns)
+        b = np.concatenate([theta[:, 3:6].ravel() / shift_sigma, theta[:, :3].ravel() / max(turn_sigma, 1e-12)])
+        motion = np.zeros(6)
+        motion[columns] = -np.linalg.lstsq(A[:, columns], b, rcond=None)[0]
+        turn, shift = rotation_matrix(motion[:3]), motion[3:]
+        for v, (given, camera) in enumerate(zip(problem.rig.cameras, cameras, strict=True)):
+            theta[v, 3:6] += (turn - np.eye(3)) @ camera.centre_m + shift
+            if turn_sigma > 0:
+                theta[v, :3] = rotation_vector(camera.R_cam_from_world @ turn.T @ given.R_cam_from_world.T)
+        xyz = xyz @ turn.T + shift
+    return theta, xyz

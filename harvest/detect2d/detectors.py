@@ -1,0 +1,90 @@
+"""The one interface of every detector that works on pictures, and the choice of one by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from harvest.detect2d.candidates import PersonCandidates
+from harvest.errors import UserError
+
+
+class Detector(Protocol):
+    """Square RGB crops in, heat maps out.
+
+    joints: names of the maps; skeleton: the built-in tree for them; input_px: side of a crop; heatmap_px: side of a map;
+    crop_from_heatmap (2, 3): from cells to pixels of the crop; fingerprint: names the weights.
+    """
+
+    joints: tuple[str, ...]
+    skeleton: str
+    input_px: int
+    heatmap_px: int
+    crop_from_heatmap: NDArray[np.float64]
+    fingerprint: str
+
+    def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(B, J, h, w) scores >= 0 of crops (B, input_px, input_px, 3)."""
+        ...
+
+
+class PersonFinder(Protocol):
+    """Whole RGB pictures in, people out."""
+
+    fingerprint: str
+
+    def __call__(self, image: NDArray[np.uint8]) -> PersonCandidates:
+        """The people a picture (H, W, 3) shows, best first."""
+        ...
+
+
+def make_detector(name: str, weights: Path | None, flip_test: bool) -> Detector:
+    """The detector of that name: blazepose, or hourglass with a weights file.
+
+    Raises:
+        UserError: an unknown name, or weights that are missing, given in vain or unusable.
+    """
+    if name == "blazepose":
+        if weights is not None:
+            raise UserError("--weights goes with --detector hourglass; blazepose brings its own")
+        from harvest.detect2d.blazepose import BlazePoseDetector
+
+        return BlazePoseDetector(flip_test=flip_test)
+    if name == "hourglass":
+        if weights is None:
+            raise UserError("--detector hourglass needs --weights FILE (.pth of a published stacked hourglass, .safetensors)")
+        from harvest.detect2d.hourglass import HourglassDetector
+
+        return HourglassDetector.from_file(weights, flip_test=flip_test)
+    raise UserError(f"unknown detector '{name}'; known: blazepose, hourglass, keypoints")
+
+
+def crop_picture(image: NDArray[np.uint8], image_from_crop: NDArray[np.floating], size_px: int) -> NDArray[np.uint8]:
+    """The square crop (size_px, size_px, 3) that an affine from the unit square to image pixels frames; black outside.
+
+    Pictures much larger than the crop are first halved, so that no detail is lost to coarse sampling.
+    """
+    affine = image_from_pixels(image_from_crop, size_px)
+    picture = image
+    while np.sqrt(abs(np.linalg.det(affine[:, :2]))) >= 2.0:
+        height, width = picture.shape[0] // 2, picture.shape[1] // 2
+        picture = cv2.resize(picture[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
+        affine = affine / 2.0
+        affine[:, 2] -= 0.25  # pixel centres: (u + 0.5) / 2 - 0.5
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(picture, affine, (size_px, size_px), flags=flags), dtype=np.uint8)
+
+
+def image_from_pixels(image_from_crop: NDArray[np.floating], size_px: int) -> NDArray[np.float64]:
+    """(2, 3) from pixels of a crop of that size to image pixels, for an affine from the unit square."""
+    linear = np.asarray(image_from_crop[:, :2], dtype=np.float64) / size_px
+    return np.column_stack([linear, image_from_crop[:, 2] + linear @ [0.5, 0.5]])
+
+
+def chain(outer: NDArray[np.floating], inner: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(2, 3) affine that applies `inner`, then `outer`."""
+    return np.column_stack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2] + outer[:, 2]])

@@ -1,0 +1,123 @@
+"""The settings of every stage: one model each, units in the names, unknown keys refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harvest.errors import UserError
+
+
+class StageSettings(BaseModel):
+    """Base of all stages' settings: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LocateSettings(StageSettings):
+    """Where the person is. every_s: seconds between pictures looked at; min_score: of the person finder."""
+
+    every_s: Annotated[float, Field(gt=0)] = 0.1
+    min_score: Annotated[float, Field(gt=0, lt=1)] = 0.4
+
+
+class DetectSettings(StageSettings):
+    """2D heat maps. flip_test averages over the crop and its mirror image, at twice the cost.
+
+    weights: a file for the hourglass. keypoints: a folder of another tool's 2D joints; layout: its joint order, where
+    the files do not say.
+    """
+
+    detector: Literal["blazepose", "hourglass", "keypoints"] = "blazepose"
+    weights: Path | None = None
+    flip_test: bool = False
+    keypoints: Path | None = None
+    layout: str | None = None
+
+
+class ReconstructSettings(StageSettings):
+    """From heat maps to 3D.
+
+    skeleton: a built-in name or a YAML file; None takes the detector's. height_m: fixes limb lengths to typical
+    proportions of that height; None estimates them from the footage. box_side_m: None estimates it. floor, tolerance,
+    prior, limb_tolerance_vox and voxels: see harvest/reconstruct/pictorial.py. flip_prior: probability that a view
+    exchanges left and right, before looking; 0 leaves the views alone. published_demo repeats the arithmetic of the
+    paper's public demo, for comparison only.
+    """
+
+    method: Literal["pictorial", "ransac", "dlt"] = "pictorial"
+    skeleton: str | None = None
+    voxels: Annotated[int, Field(ge=8, le=128)] = 64
+    floor: Annotated[float, Field(ge=0, lt=1)] = 1e-4
+    prior: Literal["interval", "gaussian"] = "interval"
+    limb_tolerance_vox: Annotated[float, Field(gt=0)] = 1.0
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 1e-3
+    flip_prior: Annotated[float, Field(ge=0, lt=0.5)] = 0.02
+    height_m: Annotated[float, Field(gt=0.5, lt=2.6)] | None = None
+    box_side_m: Annotated[float, Field(gt=0.3, lt=8)] | None = None
+    published_demo: bool = False
+
+
+class SelectSettings(StageSettings):
+    """Selection. keep: share of each joint's estimates, those of least uncertainty."""
+
+    keep: Annotated[float, Field(gt=0, le=1)] = 0.7
+
+
+class LabelSettings(StageSettings):
+    """Labels. images: also write the pictures that the COCO files name."""
+
+    images: bool = False
+
+
+class ReportSettings(StageSettings):
+    """The report. frames_shown: rows of the contact sheet."""
+
+    frames_shown: Annotated[int, Field(ge=1, le=40)] = 6
+
+
+class Settings(StageSettings):
+    """All stages' settings, as run.yaml holds them."""
+
+    locate: LocateSettings = LocateSettings()
+    detect: DetectSettings = DetectSettings()
+    reconstruct: ReconstructSettings = ReconstructSettings()
+    select: SelectSettings = SelectSettings()
+    label: LabelSettings = LabelSettings()
+    report: ReportSettings = ReportSettings()
+
+
+def load_settings(path: Path | None, overrides: dict[str, dict[str, Any]]) -> Settings:
+    """Settings of a YAML file (or the defaults), with values from the command line put over them.
+
+    Raises:
+        UserError: an unreadable file, an unknown key (with the known ones) or a value out of range, with its path.
+    """
+    content: dict[str, Any] = {}
+    if path is not None:
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, yaml.YAMLError) as error:
+            reason = str(error).replace("\n", " ")
+            raise UserError(f"cannot read the settings file {path} ({reason})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must map stages (locate, detect, ...) to their settings")
+    for stage, values in overrides.items():
+        given = {key: value for key, value in values.items() if value is not None}
+        content[stage] = {**(content.get(stage) or {}), **given}
+    try:
+        return Settings.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            model = Settings.model_fields if len(first["loc"]) == 1 else _fields_of(str(first["loc"][0]))
+            raise UserError(f"unknown setting '{where}'; known: {', '.join(model)}") from None
+        raise UserError(f"setting '{where}': {first['msg'].lower()}, got {first.get('input')!r}") from None
+
+
+def _fields_of(stage: str) -> dict[str, Any]:
+    return dict(Settings.model_fields[stage].default.__class__.model_fields)

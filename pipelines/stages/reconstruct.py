@@ -1,0 +1,179 @@
+"""Stage 3: 3D joints with their uncertainty."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from calib.rig import Rig
+from harvest.errors import UserError
+from harvest.reconstruct.limb_lengths import LimbLengths, estimate_limb_lengths, typical_lengths
+from harvest.reconstruct.methods import collect, for_skeleton, infer_frame, triangulate, triangulated_peaks
+from harvest.reconstruct.pictorial import PictorialModel, PictorialSettings
+from harvest.reconstruct.volume import box_centres, box_side_m
+from harvest.skeleton import BUILT_IN, Limb, Skeleton, load_skeleton
+from harvest.store.atomic import write_atomically
+from harvest.store.heatmaps import HeatmapStore
+from harvest.store.tables import read_boxes, read_poses, table_fingerprint, write_poses
+from harvest.types import Heatmaps, PersonBoxes, Poses3D
+from pipelines.capture import Capture
+from pipelines.settings import ReconstructSettings
+
+BLOCK_FRAMES = 32
+SAMPLE_FRAMES = 200  # evenly spread frames from which limb lengths and the box's side are estimated
+
+
+@dataclass(frozen=True)
+class Body:
+    """What is the same in all frames: the skeleton, limb lengths and the side of the box in metres."""
+
+    skeleton: Skeleton
+    lengths: LimbLengths
+    side_m: float
+
+
+def skeleton_for(joints: tuple[str, ...], chosen: str | None) -> Skeleton:
+    """The chosen skeleton, or the built-in one that shares most joints with the detector; what it lacks is latent."""
+    if chosen is not None:
+        skeleton = load_skeleton(chosen)
+    else:
+        known = [load_skeleton(name) for name in BUILT_IN]
+        skeleton = max(known, key=lambda s: 2 * len(set(s.joints) & set(joints)) - len(s.joints))
+    shown = set(skeleton.joints) & set(joints)
+    if len(shown) < 2:
+        raise UserError(
+            f"skeleton '{skeleton.name}' shares {len(shown)} joints with the detector ({', '.join(joints[:6])}, ...); "
+            "give one of the detector's joints with --skeleton FILE"
+        )
+    return dataclasses.replace(skeleton, latent=skeleton.latent | (set(skeleton.joints) - shown))
+
+
+def measure_body(rig: Rig, store: HeatmapStore, boxes: PersonBoxes, settings: ReconstructSettings) -> Body:
+    """Skeleton, limb lengths and box side, from a sample of the frames."""
+    skeleton = skeleton_for(store.joints, settings.skeleton)
+    places = np.unique(np.linspace(0, len(store) - 1, min(SAMPLE_FRAMES, len(store))).round().astype(int))
+    xyz = []
+    for place in tqdm(places, desc="measure", unit="frame"):
+        maps = for_skeleton(store.read(place, place + 1), skeleton)
+        xyz.append(triangulated_peaks(rig, maps)[0][0])
+    joints = np.stack(xyz)
+    centre, radius = boxes.centre_m[places], boxes.radius_m[places]
+    if settings.height_m is not None:
+        lengths = typical_lengths(skeleton, settings.height_m)
+    else:
+        lengths = estimate_limb_lengths(skeleton, joints)
+    return Body(skeleton, lengths, settings.box_side_m or box_side_m(joints, centre, radius))
+
+
+def run_reconstruct(
+    capture: Capture, settings: ReconstructSettings, heatmaps: Path, boxes_path: Path, out: Path, key: str
+) -> str:
+    """Write 30_poses.parquet and 30_limbs.yaml, block by block, keeping blocks done before a stop; a line for the log."""
+    store, boxes = HeatmapStore(heatmaps), read_boxes(boxes_path)
+    parts = out.with_name("30_parts.partial")
+    body = measure_body(capture.rig, store, boxes, settings)
+    _write_limbs(out.with_name("30_limbs.yaml"), body, key)
+    parts.mkdir(exist_ok=True)
+    blocks = []
+    with tqdm(total=len(store), desc="reconstruct", unit="frame") as bar:
+        for first in range(0, len(store), BLOCK_FRAMES):
+            last = min(first + BLOCK_FRAMES, len(store))
+            part = parts / f"{first:08d}.parquet"
+            if table_fingerprint(part) != key:
+                maps = for_skeleton(store.read(first, last), body.skeleton)
+                poses = reconstruct_block(capture, maps, slice(first, last), boxes, body, settings)
+                write_poses(part, poses, key)
+            blocks.append(read_poses(part))
+            bar.update(last - first)
+    poses = join_poses(blocks)
+    write_poses(out, poses, key)
+    shutil.rmtree(parts)
+    return f"{poses.found.mean():.1%} of joints found, box side {body.side_m:.2f} m, height {body.lengths.height_m:.2f} m"
+
+
+def reconstruct_block(
+    capture: Capture, maps: Heatmaps, part: slice, boxes: PersonBoxes, body: Body, settings: ReconstructSettings
+) -> Poses3D:
+    """The poses of one block of frames by the chosen method."""
+    times = capture.times_s[part]
+    if settings.method != "pictorial":
+        return triangulate(capture.rig, maps, times, settings.method)
+    model = PictorialModel(body.skeleton, body.lengths, pictorial_settings(settings))
+    joints = triangulated_peaks(capture.rig, maps)[0]
+    centres = box_centres(joints, boxes.centre_m[part], boxes.radius_m[part])
+    results = [
+        infer_frame(model, capture.rig, maps, t, (centres[t], body.side_m), settings.flip_prior)
+        for t in range(len(times))
+    ]
+    return collect(maps, times, results)
+
+
+def pictorial_settings(settings: ReconstructSettings) -> PictorialSettings:
+    """The part of the settings that inference itself takes."""
+    return PictorialSettings(
+        voxels=settings.voxels,
+        floor=settings.floor,
+        limb_tolerance_vox=settings.limb_tolerance_vox,
+        prior=settings.prior,
+        tolerance=settings.tolerance,
+        published_demo=settings.published_demo,
+    )
+
+
+def join_poses(blocks: list[Poses3D]) -> Poses3D:
+    """Poses of consecutive blocks as one."""
+    first = blocks[0]
+
+    def joined(name: str) -> NDArray[np.floating]:
+        return np.concatenate([getattr(block, name) for block in blocks])
+
+    return Poses3D(
+        frames=joined("frames").astype(np.int64),
+        time_s=joined("time_s"),
+        views=first.views,
+        joints=first.joints,
+        xyz_m=joined("xyz_m"),
+        cov_m2=joined("cov_m2"),
+        confidence=joined("confidence"),
+        n_views=joined("n_views").astype(np.int64),
+        flip=joined("flip"),
+    )
+
+
+def _write_limbs(path: Path, body: Body, key: str) -> None:
+    limbs = [
+        {
+            "child": limb.child,
+            "parent": limb.parent,
+            "length_m": round(float(body.lengths.length_m[body.skeleton.index(limb.child)]), 4),
+            "slack_m": round(float(body.lengths.slack_m[body.skeleton.index(limb.child)]), 4),
+            "measured_in_frames": int(body.lengths.n_frames[body.skeleton.index(limb.child)]),
+        }
+        for limb in body.skeleton.limbs
+    ]
+    content = {
+        "fingerprint": key,
+        "skeleton": body.skeleton.name,
+        "joints": list(body.skeleton.joints),
+        "latent": sorted(body.skeleton.latent),
+        "height_m": round(body.lengths.height_m, 3),
+        "box_side_m": round(body.side_m, 3),
+        "limbs": limbs,
+    }
+    text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8") and None)
+
+
+def read_limbs(path: Path) -> tuple[Skeleton, NDArray[np.float64]]:
+    """The skeleton and the limb lengths (J,) in metres of a run, from its 30_limbs.yaml."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    limbs = tuple(Limb(limb["child"], limb["parent"], limb["length_m"] / content["height_m"]) for limb in content["limbs"])
+    skeleton = Skeleton(content["skeleton"], tuple(content["joints"]), limbs, frozenset(content["latent"]))
+    return skeleton, skeleton.shares * content["height_m"]
