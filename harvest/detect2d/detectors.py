@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harvest.detect2d.candidates import PersonCandidates
+from harvest.detect2d.weights import PUBLISHED
 from harvest.errors import UserError
+from harvest.store.wheel import sha256_of
 
 
 class Detector(Protocol):
@@ -88,3 +90,12 @@ def image_from_pixels(image_from_crop: NDArray[np.floating], size_px: int) -> ND
 def chain(outer: NDArray[np.floating], inner: NDArray[np.floating]) -> NDArray[np.float64]:
     """(2, 3) affine that applies `inner`, then `outer`."""
     return np.column_stack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2] + outer[:, 2]])
+
+
+def weights_fingerprint(name: str, weights: Path | None) -> str:
+    """What names the weights of a detector without loading it; 'none' for keypoints of another tool."""
+    if name == "blazepose":
+        return "+".join(sha[:16] for _, sha in PUBLISHED["blazepose"].files.values())
+    if name == "hourglass" and weights is not None and weights.is_file():
+        return sha256_of(weights)[:16]
+    return "none"

@@ -157,9 +157,7 @@ def zoom_finding(rig: Rig, view: int, measures: Measures, peaks_px: Floats | Non
     some = slice(None, None, max(1, -(-len(measures.keep) // ZOOM_FRAMES)))
     keep = measures.keep[some]
     centre = (np.array(camera.size_px) - 1) / 2
-    return describe_zoom(
-        camera.name, fit_zoom(measures.uv_px[view, some][keep], peaks_px[view, some][keep], centre)
-    )
+    return describe_zoom(camera.name, fit_zoom(measures.uv_px[view, some][keep], peaks_px[view, some][keep], centre))
 
 
 def drop_reasons(content: ReportContent) -> tuple[list[str], NDArray[np.int64]]:

@@ -98,7 +98,9 @@ def _pyramid(camera: Camera, focus: Floats) -> dict[str, Any]:
     """The camera's centre and the corners of its picture held in front of it, metres in the world."""
     depth = FRUSTUM_SHARE * max(float(np.linalg.norm(camera.centre_m - focus)), 0.5)
     width, height = camera.size_px
-    corners = np.array([[-0.5, -0.5, 1], [width - 0.5, -0.5, 1], [width - 0.5, height - 0.5, 1], [-0.5, height - 0.5, 1]])
+    corners = np.array(
+        [[-0.5, -0.5, 1], [width - 0.5, -0.5, 1], [width - 0.5, height - 0.5, 1], [-0.5, height - 0.5, 1]]
+    )
     rays = corners @ np.linalg.inv(camera.K).T
     rays[:, :2] *= min(1.0, WIDEST / float(np.abs(rays[:, :2]).max()))
     world = (depth * rays - camera.t_cam_from_world_m) @ camera.R_cam_from_world

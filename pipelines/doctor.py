@@ -1,0 +1,29 @@
+"""What this machine has for harvest, and what it lacks."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+from collections.abc import Iterator
+
+import numba
+
+from harvest.detect2d.weights import PUBLISHED, weights_folder
+
+NEEDED = ("numpy", "scipy", "numba", "opencv-python", "torch", "av", "zarr", "pyarrow", "pydantic", "typer")
+
+
+def examine() -> Iterator[tuple[bool, str]]:
+    """Pairs of whether something is fine and a line that says what it is, or what to do."""
+    for name in NEEDED:
+        try:
+            yield True, f"{name} {importlib.metadata.version(name)}"
+        except importlib.metadata.PackageNotFoundError:
+            yield False, f"{name}: run `pip install {name}`"
+    litert = importlib.util.find_spec("ai_edge_litert") is not None
+    yield litert, "ai-edge-litert (runs BlazePose)" + ("" if litert else ": run `pip install 'harvest-pose[blazepose]'`")
+    for name, published in PUBLISHED.items():
+        here = all((weights_folder() / name / file).is_file() for file in published.files)
+        yield here, f"weights of {name} in {weights_folder()}" + ("" if here else f": run `harvest weights fetch {name}`")
+    yield True, f"{os.cpu_count()} processors, {numba.config.NUMBA_NUM_THREADS} threads for kernels"
