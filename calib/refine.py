@@ -15,9 +15,7 @@ from calib.triangulate import refine_huber, reprojection_error_px, triangulate_d
 
 Floats = NDArray[np.float64]
 
-PARAMETERS = (
-    9  # of a camera: rotation vector (3), centre shift in metres (3), log focal, principal point shift in px (2)
-)
+PARAMETERS = 9  # of a camera: rotation vector (3), shift of its centre in m (3), log focal, principal point in px (2)
 MIN_POINTS = 50
 MIN_SPREAD_M = 0.05
 FIRST_DAMPING, LEAST_DAMPING, DAMPING_TRIES = 1e-4, 1e-9, 12
@@ -104,8 +102,8 @@ def refine_rig(rig: Rig, uv_px: ArrayLike, weight: ArrayLike, settings: RefineSe
     """The rig, moved within its priors to where it agrees best with itself on the given points.
 
     Minimises the Huber loss of the reprojection errors plus Gaussian priors that pull each camera to its given values.
-    Points take part on which `min_views` views agree by RANSAC; of many, a fixed choice of `max_points`.
-    The world's frame is kept, see `hold_frame`. Deterministic.
+    Points take part on which `min_views` views agree by RANSAC; of many, a fixed choice of `max_points`. The world's
+    frame is kept, see `hold_frame`. Deterministic.
 
     Args:
         uv_px: (V, N, 2) pixels of the same N points of the world, NaN where missing.
@@ -122,18 +120,17 @@ def refine_rig(rig: Rig, uv_px: ArrayLike, weight: ArrayLike, settings: RefineSe
     if uv.ndim != 3 or uv.shape[::2] != (len(rig), 2) or w.shape != uv.shape[:2]:
         raise ValueError(f"needs uv_px ({len(rig)}, N, 2) and weight ({len(rig)}, N), got {uv.shape} and {w.shape}")
     problem, xyz = _usable(rig, uv, w, settings)
-    before = _median_error_px(problem, rig, xyz)
     half, other = problem.points(slice(0, None, 2)), problem.points(slice(1, None, 2))
     half_rig = moved_rig(rig, _fit(half, xyz[::2])[0])
-    theta, xyz, cost = _fit(problem, xyz)
-    theta, xyz = hold_frame(problem, theta, xyz)
+    theta, fitted, cost = _fit(problem, xyz)
+    theta, fitted = hold_frame(problem, theta, fitted)
     refined = moved_rig(rig, theta)
     return RefinedRig(
         rig=refined,
         changes=tuple(_changes(problem, theta)),
         n_points=len(xyz),
-        median_before_px=before,
-        median_after_px=_median_error_px(problem, refined, xyz),
+        median_before_px=_median_error_px(problem, rig, xyz),
+        median_after_px=_median_error_px(problem, refined, fitted),
         unseen_before_px=_unseen_error_px(other, rig),
         unseen_after_px=_unseen_error_px(other, half_rig),
         cost=cost,
@@ -178,19 +175,23 @@ def _usable(rig: Rig, uv: Floats, weight: Floats, settings: RefineSettings) -> t
     """The problem of all points that can be used, and those points (N, 3) by the given rig."""
     w = np.where(np.isfinite(uv).all(-1) & np.isfinite(weight), weight, 0.0)
     seen = np.flatnonzero((w > 0).sum(axis=0) >= settings.min_views)
+    if len(seen) < MIN_POINTS:
+        raise CalibrationError(
+            f"refine: {len(seen)} of {w.shape[1]} points are seen by {settings.min_views} or more cameras, {MIN_POINTS} "
+            "are needed; give more frames"
+        )
     # A random choice, as a regular one could hit the same joint of the skeleton in every frame.
     chosen = np.sort(np.random.default_rng(0).permutation(seen)[: settings.max_points])
     uv, w = uv[:, chosen], w[:, chosen]
-    huber_px = settings.huber * settings.pixel_sigma_px
     xyz, inliers = triangulate_ransac(rig, uv, w, settings.ransac_threshold_px, settings.min_views)
-    xyz = refine_huber(rig, xyz, uv, np.where(inliers, w, 0.0), huber_px)
+    xyz = refine_huber(rig, xyz, uv, np.where(inliers, w, 0.0), settings.huber * settings.pixel_sigma_px)
     used = inliers & np.isfinite(reprojection_error_px(rig, xyz, uv))
     good = used.sum(axis=0) >= settings.min_views
     n = int(good.sum())
     if n < MIN_POINTS:
         raise CalibrationError(
             f"refine: {settings.min_views} or more views agree within {settings.ransac_threshold_px:g} px on {n} of "
-            f"{len(chosen)} points, {MIN_POINTS} are needed; give more frames, or check which video is which"
+            f"{len(chosen)} points, {MIN_POINTS} are needed; check the rig and which video is which, or give more frames"
         )
     spread = float(np.percentile(np.linalg.norm(xyz[good] - np.median(xyz[good], axis=0), axis=1), 90))
     if spread < MIN_SPREAD_M:
@@ -207,14 +208,12 @@ def _median_error_px(problem: Problem, rig: Rig, xyz: Floats) -> float:
 
 def _unseen_error_px(problem: Problem, rig: Rig) -> float:
     """Median distance from an observation to the projection of the point triangulated from its other views."""
-    huber_px = problem.settings.huber * problem.settings.pixel_sigma_px
+    uv, huber_px = problem.uv_px, problem.settings.huber * problem.settings.pixel_sigma_px
     errors = []
     for view, camera in enumerate(rig.cameras):
-        part = problem.points(problem.weight[view] > 0)
-        others = part.weight.copy()
-        others[view] = 0.0
-        xyz = refine_huber(rig, triangulate_dlt(rig, part.uv_px, others > 0), part.uv_px, others, huber_px)
-        errors.append(np.linalg.norm(camera.project(xyz) - part.uv_px[view], axis=-1))
+        others = np.where(np.arange(len(rig))[:, None] == view, 0.0, problem.weight)
+        xyz = refine_huber(rig, triangulate_dlt(rig, uv, others > 0), uv, others, huber_px)
+        errors.append(np.linalg.norm(camera.project(xyz) - uv[view], axis=-1)[problem.weight[view] > 0])
     return float(np.nanmedian(np.concatenate(errors)))
 
 
@@ -232,8 +231,7 @@ def moved_rig(rig: Rig, theta: Floats) -> Rig:
 
 def _moved(camera: Camera, change: Floats) -> Camera:
     turn = rotation_matrix(change[:3])
-    K = camera.K.copy()
-    K[:2, :2] *= np.exp(change[6])
+    K = camera.K @ np.diag([np.exp(change[6]), np.exp(change[6]), 1.0])
     K[:2, 2] += change[7:]
     t = turn @ (camera.t_cam_from_world_m - camera.R_cam_from_world @ change[3:6])
     return replace(camera, K=K, R_cam_from_world=turn @ camera.R_cam_from_world, t_cam_from_world_m=t)
@@ -261,10 +259,9 @@ def objective(problem: Problem, theta: Floats, xyz: Floats) -> float:
 
     Infinite where a point in use comes to lie behind a camera or where its lens model folds.
     """
-    settings, free = problem.settings, problem.settings.sigma > 0
+    settings, free, used = problem.settings, problem.settings.sigma > 0, problem.weight > 0
     error = reprojection_error_px(moved_rig(problem.rig, theta), xyz, problem.uv_px) / settings.pixel_sigma_px
     loss = np.where(error <= settings.huber, 0.5 * error**2, settings.huber * (error - 0.5 * settings.huber))
-    used = problem.weight > 0
     total = float((problem.weight[used] * loss[used]).sum())
     prior = 0.5 * float(((theta[:, free] / settings.sigma[free]) ** 2).sum())
     return total + prior if np.isfinite(total) else np.inf
@@ -302,8 +299,7 @@ class NormalEquations:
 
 def normal_equations(problem: Problem, theta: Floats, xyz: Floats) -> NormalEquations:
     """The Gauss-Newton system at parameters (V, 9) and points (N, 3); the Huber loss enters by its weights."""
-    settings = problem.settings
-    free = settings.sigma > 0
+    settings, free = problem.settings, problem.settings.sigma > 0
     views, k = len(theta), int(free.sum())
     points, points_gradient = np.zeros((len(xyz), 3, 3)), np.zeros((len(xyz), 3))
     cameras, cameras_gradient = np.zeros((views, k, views, k)), theta[:, free] / settings.sigma[free] ** 2
@@ -321,8 +317,9 @@ def normal_equations(problem: Problem, theta: Floats, xyz: Floats) -> NormalEqua
         cross[used, v] = At @ B
         points[used] += Bt @ B
         points_gradient[used] += (Bt @ r)[..., 0]
-    cameras, cross = cameras.reshape(views * k, -1), cross.reshape(len(xyz), -1, 3)
-    return NormalEquations(cameras, cross, points, cameras_gradient.ravel(), points_gradient)
+    C = views * k
+    stacked = cross.reshape(-1, C, 3)
+    return NormalEquations(cameras.reshape(C, C), stacked, points, cameras_gradient.ravel(), points_gradient)
 
 
 def _linearise(camera: Camera, rotation: Floats, xyz: Floats) -> tuple[Floats, Floats, Floats]:
@@ -341,8 +338,7 @@ def _linearise(camera: Camera, rotation: Floats, xyz: Floats) -> tuple[Floats, F
     K = _cross_matrix(rotation)
     left_jacobian = np.eye(3) + K / 2 + K @ K / 6  # third-order remainder: below 1e-6 for turns of a degree
     by_xyz = by_p @ camera.R_cam_from_world
-    uv = lens(x, y)
-    by_camera = np.zeros((len(p), 2, PARAMETERS))
+    uv, by_camera = lens(x, y), np.zeros((len(p), 2, PARAMETERS))
     by_camera[..., :3] = np.cross(p[:, None, :], by_p) @ left_jacobian
     by_camera[..., 3:6] = -by_xyz
     by_camera[..., 6] = uv - camera.K[:2, 2]
@@ -391,14 +387,11 @@ def hold_frame(problem: Problem, theta: Floats, xyz: Floats) -> tuple[Floats, Fl
     for _ in range(GAUGE_STEPS):
         cameras = moved_rig(problem.rig, theta).cameras
         A, motion = np.zeros((len(cameras), 6, 6)), np.zeros(6)
+        b = (theta[:, :6] / scale).ravel()
         for v, camera in enumerate(cameras):
-            A[v, :3, :3], A[v, 3:, :3], A[v, 3:, 3:] = (
-                -camera.R_cam_from_world,
-                -_cross_matrix(camera.centre_m),
-                np.eye(3),
-            )
-        A = (A / scale[:, None]).reshape(-1, 6)
-        motion[free] = -np.linalg.lstsq(A[:, free], (theta[:, :6] / scale).ravel(), rcond=None)[0]
+            A[v, :3, :3], A[v, 3:, :3] = -camera.R_cam_from_world, -_cross_matrix(camera.centre_m)
+            A[v, 3:, 3:] = np.eye(3)
+        motion[free] = -np.linalg.lstsq((A / scale[:, None]).reshape(-1, 6)[:, free], b, rcond=None)[0]
         turn, shift = rotation_matrix(motion[:3]), motion[3:]
         for v, (given, camera) in enumerate(zip(problem.rig.cameras, cameras, strict=True)):
             theta[v, 3:6] += (turn - np.eye(3)) @ camera.centre_m + shift

@@ -129,7 +129,9 @@ def doctor() -> None:
 @app.command(epilog="Example: harvest demo --out demo")
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for the sample and its run.")] = Path("demo"),
-    offline: Annotated[bool, typer.Option("--offline", help="A small synthetic capture instead of real footage.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="A small synthetic capture instead of real footage.")
+    ] = False,
 ) -> None:
     """Fetch a real four-camera sample (or make a synthetic one), run everything on it and say where to look."""
     from pipelines.demo import run_demo
@@ -153,7 +155,9 @@ def rig_import(
 @rig_app.command("check", epilog="Example: harvest rig check --rig rig.yaml --videos takes/01")
 def rig_check(
     rig: RigOption,
-    videos: Annotated[Path | None, typer.Option("--videos", help="Also compare picture sizes with these videos.")] = None,
+    videos: Annotated[
+        Path | None, typer.Option("--videos", help="Also compare picture sizes with these videos.")
+    ] = None,
 ) -> None:
     """Say per camera what is wrong with a rig; exits 2 if anything is."""
     from pipelines.rig_tools import check

@@ -52,7 +52,11 @@ class Skeleton:
         if unknown:
             raise UserError(f"skeleton '{self.name}': '{sorted(unknown)[0]}' is not among its joints")
         children = [limb.child for limb in self.limbs]
-        if len(set(children)) != len(children) or len(children) != len(self.joints) - 1 or len(self.order) != len(self.joints):
+        if (
+            len(set(children)) != len(children)
+            or len(children) != len(self.joints) - 1
+            or len(self.order) != len(self.joints)
+        ):
             raise UserError(f"skeleton '{self.name}': limbs must form one tree, each joint but the root once as child")
 
     def index(self, joint: str) -> int:
@@ -141,7 +145,11 @@ def joint_sources(target: str, available: Sequence[str]) -> tuple[str, ...]:
     return sides if sides and all(side in available for side in sides) else ()
 
 
-SYNONYMS = {"pelvis": ("mid_hip", "body_center"), "mid_hip": ("pelvis", "body_center"), "body_center": ("pelvis", "mid_hip")}
+SYNONYMS = {
+    "pelvis": ("mid_hip", "body_center"),
+    "mid_hip": ("pelvis", "body_center"),
+    "body_center": ("pelvis", "mid_hip"),
+}
 MIDPOINTS = {
     "pelvis": ("l_hip", "r_hip"),
     "mid_hip": ("l_hip", "r_hip"),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating]
+Floats = NDArray[np.float64]
 
 
 def _shape(name: str, array: NDArray[Any], expected: tuple[int | None, ...]) -> None:
@@ -65,8 +65,7 @@ class Heatmaps:
     @property
     def present(self) -> NDArray[np.bool_]:
         """(T, V) whether the view has a map at that frame."""
-        present: NDArray[np.bool_] = np.isfinite(self.image_from_heatmap).all(axis=(2, 3))
-        return present
+        return np.asarray(np.isfinite(self.image_from_heatmap).all(axis=(2, 3)))
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,7 @@ class Poses3D:
     @property
     def found(self) -> NDArray[np.bool_]:
         """(T, J) whether the joint has a position."""
-        found: NDArray[np.bool_] = np.isfinite(self.xyz_m).all(axis=2)
-        return found
+        return np.asarray(np.isfinite(self.xyz_m).all(axis=2))
 
 
 @dataclass(frozen=True)

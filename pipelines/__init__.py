@@ -1,0 +1,1 @@
+"""Stages wired to files, settings and order."""

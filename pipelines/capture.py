@@ -62,7 +62,9 @@ def open_capture(rig_path: Path, videos: Path, frames: str | None, views: str | 
         _log.warning("%s", warning)
     numbers = np.arange(synced.n_frames)[parse_frames(frames)]
     if numbers.size == 0:
-        raise UserError(f"--frames {frames} leaves none of the {synced.n_frames} frames; give start:stop:step within them")
+        raise UserError(
+            f"--frames {frames} leaves none of the {synced.n_frames} frames; give start:stop:step within them"
+        )
     content = {name: file_fingerprint(path) for name, path in paths.items()}
     key = fingerprint(rig.to_yaml(), content, numbers.tolist())
     return Capture(rig, synced, numbers, synced.times_s[numbers], tuple(warnings), key)

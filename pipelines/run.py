@@ -11,7 +11,7 @@ from typing import Any
 
 from harvest import __version__
 from harvest.detect2d.detectors import weights_fingerprint
-from harvest.store.atomic import write_atomically
+from harvest.store.atomic import write_text_atomically
 from harvest.store.fingerprint import file_fingerprint, fingerprint
 from pipelines.capture import Capture
 from pipelines.run_folder import RunFolder
@@ -140,8 +140,7 @@ def plan(run: Run) -> list[tuple[str, str | None]]:
 def execute(run: Run) -> None:
     """Do every stage whose result does not stand already, one after the other; a killed run goes on when run again."""
     run.folder.create()
-    rig = run.capture.rig.to_yaml()
-    write_atomically(run.folder.path / "rig.yaml", lambda partial: partial.write_text(rig, encoding="utf-8") and None)
+    write_text_atomically(run.folder.path / "rig.yaml", run.capture.rig.to_yaml())
     for stage in STAGES:
         parts = ingredients(run, stage)
         run.keys[stage.name] = fingerprint(parts)

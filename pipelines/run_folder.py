@@ -13,7 +13,7 @@ import yaml
 import zarr
 
 from harvest.errors import UserError
-from harvest.store.atomic import write_atomically
+from harvest.store.atomic import write_text_atomically
 from harvest.store.tables import table_fingerprint
 
 FILES = {
@@ -39,7 +39,9 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--out {self.path} is a file; give a folder for the run")
         if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "run.yaml").exists():
-            raise UserError(f"--out {self.path} holds other files and no run.yaml; give a new or empty folder, or a run's")
+            raise UserError(
+                f"--out {self.path} holds other files and no run.yaml; give a new or empty folder, or a run's"
+            )
         self.path.mkdir(parents=True, exist_ok=True)
 
     def file(self, stage: str) -> Path:
@@ -75,7 +77,7 @@ class RunFolder:
     def write_record(self, record: dict[str, Any]) -> None:
         """Replace run.yaml."""
         text = yaml.safe_dump(record, sort_keys=False, width=120)
-        write_atomically(self.path / "run.yaml", lambda partial: partial.write_text(text, encoding="utf-8") and None)
+        write_text_atomically(self.path / "run.yaml", text)
 
     def log(self, **entry: Any) -> None:
         """Add one line to log.jsonl."""

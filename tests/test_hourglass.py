@@ -203,8 +203,15 @@ def test_weights_without_names_for_their_heat_maps_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "sizes", [("princetown", 2, 8), ("bearpaw", 0, 8), ("bearpaw", 2, 7), ("bearpaw", 2, 8, ()),
-              ("princeton", 2, 8, MPII_JOINTS, 2), ("bearpaw", 2, 8, MPII_JOINTS, 0)]
+    "sizes",
+    [
+        ("princetown", 2, 8),
+        ("bearpaw", 0, 8),
+        ("bearpaw", 2, 7),
+        ("bearpaw", 2, 8, ()),
+        ("princeton", 2, 8, MPII_JOINTS, 2),
+        ("bearpaw", 2, 8, MPII_JOINTS, 0),
+    ],
 )
 def test_sizes_that_no_network_has_are_refused(sizes):
     with pytest.raises(UserError):

@@ -1,13 +1,16 @@
 """Dense likelihood -> the voxels of each joint that matter, and what is left out of each block of voxels."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cuda_kernels.active import numba_, reference_
 
-BODIES = {"reference": reference_.split, "numba": numba_.split}
+BODIES: dict[str, Callable[..., Any]] = {"reference": reference_.split, "numba": numba_.split}
 BLOCK = 8
 peaks = numba_.peaks
 
@@ -47,9 +50,11 @@ def split_by_likelihood(
     """
     n, joints = likelihood.shape[0], likelihood.shape[3]
     if cut.shape != (joints,) + (blocks_a_side(n),) * 3 or not (0 <= cut.min() and cut.max() <= 1):
-        raise ValueError(f"cut must have shape {(joints,) + (blocks_a_side(n),) * 3} and lie in [0, 1], got {cut.shape}")
+        raise ValueError(
+            f"cut must have shape {(joints,) + (blocks_a_side(n),) * 3} and lie in [0, 1], got {cut.shape}"
+        )
     if backend not in BODIES:
         raise ValueError(f"unknown backend '{backend}', known: {', '.join(BODIES)}")
     starts, voxels, value, dropped = BODIES[backend](likelihood, peak, cut, BLOCK)
-    parts = list(zip(starts[:-1], starts[1:], strict=True))
+    parts = list(pairwise(starts.tolist()))
     return ActiveVoxels([voxels[a:b] for a, b in parts], [value[a:b] for a, b in parts], dropped, peak)

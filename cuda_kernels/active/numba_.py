@@ -24,7 +24,7 @@ def peaks(likelihood):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(parallel=True, cache=True)
-def split(likelihood, peak, cut, block):  # type: ignore[no-untyped-def]
+def split(likelihood, peak, cut, block):  # type: ignore[no-untyped-def]  # noqa: C901 - plain nested loops
     """Row starts (J + 1,), kept voxels, their relative likelihood, and dropped mass by joint and block.
 
     A block's voxels are counted where they are scanned, and collected in a second pass over the blocks that keep any.

@@ -37,8 +37,8 @@ def belief_by_block(likelihood, voxels, message, added, kept_bound, dropped, blo
 
 
 def reached_by_block(mass: NDArray[np.float64], shell: Shell, block: int) -> NDArray[np.float64]:
-    """(M, B, B, B): for each block, the mass (M, B, B, B) of all blocks with some voxel one limb away from some of its."""
-    return _reached(mass, _reach(shell.lowest, shell.highest, mass.shape[1], block))  # type: ignore[no-any-return]
+    """(M, B, B, B): for each block, the mass of all blocks that hold a voxel one limb away from one of its own."""
+    return _reached(mass, _reach(shell.lowest, shell.highest, mass.shape[1], block))
 
 
 @numba.njit(cache=True)

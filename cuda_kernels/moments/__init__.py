@@ -1,11 +1,14 @@
 """A marginal over voxels -> its mean and covariance."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from cuda_kernels.moments import numba_, reference_
 
-BODIES = {"reference": reference_.moments, "numba": numba_.moments}
+BODIES: dict[str, Callable[..., Any]] = {"reference": reference_.moments, "numba": numba_.moments}
 
 Floats = NDArray[np.float64]
 

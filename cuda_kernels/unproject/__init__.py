@@ -1,11 +1,14 @@
 """Heat maps of all views -> likelihood of every joint at every voxel."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from cuda_kernels.unproject import numba_, reference_
 
-BODIES = {"reference": reference_.unproject, "numba": numba_.unproject}
+BODIES: dict[str, Callable[..., Any]] = {"reference": reference_.unproject, "numba": numba_.unproject}
 CAMERA_NUMBERS = 36
 SMALLEST_FLOAT32_EXPONENT = 30.0
 
@@ -38,7 +41,7 @@ def unproject(
     views, _, _, joints = score.shape
     if cell_from_image.shape != (views, 2, 3) or cameras.shape != (views, CAMERA_NUMBERS):
         raise ValueError(f"score has {views} views, got cells {cell_from_image.shape} and cameras {cameras.shape}")
-    if floor < 0 or score.size and float(score.min()) < 0:
+    if floor < 0 or (score.size and float(score.min()) < 0):
         raise ValueError("scores and floor must be non-negative")
     if backend not in BODIES:
         raise ValueError(f"unknown backend '{backend}', known: {', '.join(BODIES)}")

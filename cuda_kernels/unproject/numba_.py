@@ -11,7 +11,6 @@ import numpy as np
 from calib import distortion
 from cuda_kernels.unproject.simd import LANES, multiply_bilinear
 
-
 _distort_pinhole = numba.njit(distortion.distort_pinhole, inline="always")
 _fisheye_scale = numba.njit(distortion.fisheye_scale, inline="always")
 

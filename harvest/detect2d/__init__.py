@@ -1,0 +1,1 @@
+"""From pictures, or another tool's joints, to people and heat maps."""

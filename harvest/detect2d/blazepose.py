@@ -1,7 +1,7 @@
 """BlazePose behind our interfaces: heat maps of 33 joints, and a finder of people in a whole picture.
 
-The two networks are Google's, in TensorFlow Lite form, out of the `mediapipe` wheel (Apache-2.0); `harvest weights fetch
-blazepose` fetches them, and `ai-edge-litert` runs them. Everything round them is ours: crops, anchors, joint maps.
+The two networks are Google's, in TensorFlow Lite form, out of the `mediapipe` wheel (Apache-2.0); `harvest weights
+fetch blazepose` fetches them, and `ai-edge-litert` runs them. All else is ours: crops, anchors, joint maps.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from harvest.errors import UserError
 from harvest.skeleton import mirror_name
 
 JOINTS = tuple(
-    "nose l_eye_inner l_eye l_eye_outer r_eye_inner r_eye r_eye_outer l_ear r_ear l_mouth r_mouth l_shoulder r_shoulder "
-    "l_elbow r_elbow l_wrist r_wrist l_pinky r_pinky l_index r_index l_thumb r_thumb l_hip r_hip l_knee r_knee l_ankle "
+    "nose l_eye_inner l_eye l_eye_outer r_eye_inner r_eye r_eye_outer l_ear r_ear l_mouth r_mouth "
+    "l_shoulder r_shoulder l_elbow r_elbow l_wrist r_wrist l_pinky r_pinky l_index r_index l_thumb r_thumb l_hip r_hip l_knee r_knee l_ankle "
     "r_ankle l_heel r_heel l_foot_index r_foot_index".split()
 )
 FINDER_PX = 224
@@ -103,9 +103,7 @@ class BlazePosePersonFinder:
         """The people found in an RGB picture (H, W, 3) uint8, best first."""
         height, width = image.shape[:2]
         scale = FINDER_PX / max(height, width)
-        small = cv2.resize(
-            image, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA
-        )
+        small = cv2.resize(image, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
         canvas = np.zeros((FINDER_PX, FINDER_PX, 3), np.uint8)
         top, left = (FINDER_PX - small.shape[0]) // 2, (FINDER_PX - small.shape[1]) // 2
         canvas[top : top + small.shape[0], left : left + small.shape[1]] = small

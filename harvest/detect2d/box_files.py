@@ -42,11 +42,15 @@ def read_box_file(
         raise UserError(f"{path}, line {reader.line_num}: {error}; every value must be a number") from None
     places = [place for place, frame in enumerate(frames) if any((int(frame), view) in rows for view in views)]
     if not places:
-        raise UserError(f"{path} has no box for views {', '.join(views)} in the chosen frames; check the names in 'view'")
+        raise UserError(
+            f"{path} has no box for views {', '.join(views)} in the chosen frames; check the names in 'view'"
+        )
     found = [[_candidates(rows.get((int(frames[place]), view), [])) for view in views] for place in places]
     return np.array(places), found
 
 
 def _candidates(boxes: list[list[float]]) -> PersonCandidates:
     box = np.array(boxes, dtype=np.float64).reshape(-1, 4)
-    return PersonCandidates(box[:, :2] + box[:, 2:] / 2 - 0.5, box[:, 2:].max(axis=1, initial=0.0) / 2, np.ones(len(box)))
+    return PersonCandidates(
+        box[:, :2] + box[:, 2:] / 2 - 0.5, box[:, 2:].max(axis=1, initial=0.0) / 2, np.ones(len(box))
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ from harvest.store.wheel import sha256_of
 class Detector(Protocol):
     """Square RGB crops in, heat maps out.
 
-    joints: names of the maps; skeleton: the built-in tree for them; input_px: side of a crop; heatmap_px: side of a map;
+    joints: names of the maps; skeleton: the built-in tree for them; input_px, heatmap_px: sides of crop and map;
     crop_from_heatmap (2, 3): from cells to pixels of the crop; fingerprint: names the weights.
     """
 
@@ -58,7 +58,9 @@ def make_detector(name: str, weights: Path | None, flip_test: bool) -> Detector:
         return BlazePoseDetector(flip_test=flip_test)
     if name == "hourglass":
         if weights is None:
-            raise UserError("--detector hourglass needs --weights FILE (.pth of a published stacked hourglass, .safetensors)")
+            raise UserError(
+                "--detector hourglass needs --weights FILE (.pth of a published stacked hourglass, .safetensors)"
+            )
         from harvest.detect2d.hourglass import HourglassDetector
 
         return HourglassDetector.from_file(weights, flip_test=flip_test)
@@ -71,7 +73,7 @@ def crop_picture(image: NDArray[np.uint8], image_from_crop: NDArray[np.floating]
     Pictures much larger than the crop are first halved, so that no detail is lost to coarse sampling.
     """
     affine = image_from_pixels(image_from_crop, size_px)
-    picture = image
+    picture: NDArray[Any] = image
     while np.sqrt(abs(np.linalg.det(affine[:, :2]))) >= 2.0:
         height, width = picture.shape[0] // 2, picture.shape[1] // 2
         picture = cv2.resize(picture[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)

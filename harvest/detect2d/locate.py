@@ -63,18 +63,16 @@ def agreements(rig: Rig, candidates: Sequence[PersonCandidates]) -> list[Agreeme
     return sorted(found.values(), key=lambda agreement: -agreement.score)
 
 
-def _place(
-    rig: Rig, candidates: Sequence[PersonCandidates], chosen: NDArray[np.int64]
-) -> tuple[Floats, float] | None:
+def _place(rig: Rig, candidates: Sequence[PersonCandidates], chosen: NDArray[np.int64]) -> tuple[Floats, float] | None:
     """Centre and radius in metres that the chosen candidates give together; None for fewer than two or a bad fit."""
-    used = np.flatnonzero(chosen >= 0)
-    if used.size < 2:
+    used = np.flatnonzero(chosen >= 0).tolist()
+    if len(used) < 2:
         return None
     uv = np.full((len(rig), 1, 2), np.nan)
     for view in used:
         uv[view, 0] = candidates[view].centre_px[chosen[view]]
     centre = triangulate_dlt(rig, uv, np.isfinite(uv[..., 0]))[0]
-    radii = [_radius_m(rig, int(v), candidates[v], int(chosen[v]), centre) for v in used]
+    radii = [_radius_m(rig, v, candidates[v], int(chosen[v]), centre) for v in used]
     if not np.isfinite(centre).all() or min(radii) <= 0:
         return None
     return centre, float(np.median(radii))
@@ -102,9 +100,7 @@ def _supporters(rig: Rig, candidates: Sequence[PersonCandidates], place: tuple[F
     return chosen
 
 
-def follow_person(
-    times_s: Floats, agreed: Sequence[Sequence[Agreement]], focus_m: Floats
-) -> list[Agreement | None]:
+def follow_person(times_s: Floats, agreed: Sequence[Sequence[Agreement]], focus_m: Floats) -> list[Agreement | None]:
     """One agreement per moment, or None: the sequence of most support that no person would have to fly to follow.
 
     Dynamic programming (Viterbi) over moments: the score of an agreement, less a small share for its distance from the
@@ -134,17 +130,17 @@ def follow_person(
 
 
 def spheres(times_s: Floats, wanted_s: Floats, path: Sequence[Agreement | None]) -> tuple[Floats, Floats]:
-    """Centres (T, 3) and radii (T,) at the wanted times, in metres: between moments by straight lines, and NaN more than
+    """Centres (T, 3) and radii (T,) at the wanted times, in metres: straight lines between moments, and NaN more than
     FILL_GAP_S from any. The centres pass a running median of three; the radius is the median over its whole track.
     """
     known = np.array([index for index, agreement in enumerate(path) if agreement is not None], dtype=np.int64)
     if known.size == 0:
         return np.full((len(wanted_s), 3), np.nan), np.full(len(wanted_s), np.nan)
-    centres = np.stack([path[index].centre_m for index in known])  # type: ignore[union-attr]
+    centres = np.stack([path[index].centre_m for index in known])
     if known.size >= 3:
         middle = np.median(np.stack([centres[:-2], centres[1:-1], centres[2:]]), axis=0)
         centres = np.concatenate([centres[:1], middle, centres[-1:]])
-    radius = float(np.median([path[index].radius_m for index in known]))  # type: ignore[union-attr]
+    radius = float(np.median([path[index].radius_m for index in known]))
     at = times_s[known]
     out = np.stack([np.interp(wanted_s, at, centres[:, axis]) for axis in range(3)], axis=1)
     right = np.clip(np.searchsorted(at, wanted_s), 0, len(at) - 1)

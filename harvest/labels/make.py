@@ -10,7 +10,12 @@ from harvest.types import LabelSet, Poses3D, Selection
 
 
 def make_labels(
-    rig: Rig, poses: Poses3D, selection: Selection, seen: NDArray[np.bool_], shown: NDArray[np.bool_], origin: dict[str, str]
+    rig: Rig,
+    poses: Poses3D,
+    selection: Selection,
+    seen: NDArray[np.bool_],
+    shown: NDArray[np.bool_],
+    origin: dict[str, str],
 ) -> LabelSet:
     """One row for each frame and view that has a picture of the person and at least one label.
 

@@ -69,9 +69,23 @@ def coco_keypoints(labels: LabelSet, view: int, size_px: tuple[int, int], skelet
     images, annotations = [], []
     for row in rows:
         frame = int(labels.frame[row])
-        images.append({"id": frame + 1, "file_name": image_name(name, frame), "width": size_px[0], "height": size_px[1], "frame": frame})
+        images.append(
+            {
+                "id": frame + 1,
+                "file_name": image_name(name, frame),
+                "width": size_px[0],
+                "height": size_px[1],
+                "frame": frame,
+            }
+        )
         annotations.append({"id": frame + 1, "image_id": frame + 1, **_annotation(labels, int(row))})
-    category = {"id": 1, "name": "person", "supercategory": "person", "keypoints": list(labels.joints), "skeleton": edges}
+    category = {
+        "id": 1,
+        "name": "person",
+        "supercategory": "person",
+        "keypoints": list(labels.joints),
+        "skeleton": edges,
+    }
     info = {"description": f"harvested labels of view {name}", "origin": labels.origin}
     return {"info": info, "images": images, "annotations": annotations, "categories": [category]}
 

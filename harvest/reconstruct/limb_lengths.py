@@ -19,7 +19,7 @@ NEEDED_LIMBS = 4
 
 @dataclass(frozen=True)
 class LimbLengths:
-    """length_m (J,) from each joint to its parent, NaN at the root; slack_m (J,) how far it may vary; height_m, the body
+    """length_m (J,) from each joint to its parent, NaN at the root; slack_m (J,) how far it may vary; height_m, the
     height that explains the lengths best; n_frames (J,) how many frames each was measured in (0: from proportions).
     """
 

@@ -102,8 +102,8 @@ class PictorialModel:
         likelihood = unproject(score, cells, cameras, grid, settings.floor, settings.backend)
         if settings.published_demo:
             likelihood += DEMO_EPSILON
-        for joint in self.skeleton.latent:
-            likelihood[..., self.skeleton.index(joint)] = 1.0
+        for name in self.skeleton.latent:
+            likelihood[..., self.skeleton.index(name)] = 1.0
         run, bound = infer_marginals(self.tree(side_m / settings.voxels), likelihood, settings)
         joints = len(self.skeleton.joints)
         if run is None:

@@ -44,8 +44,8 @@ class SumProduct:
     message[(a, b)] (N_b,) float64: what neighbour a tells joint b, scaled so that its largest value is 1;
     log_scale[(a, b)]: natural logarithm of what it was divided by. marginal[j] (N_j,) sums to 1.
     log_evidence: log of the sum over all configurations of all factors, likelihoods taken relative to their peaks;
-    -inf where no configuration of the active voxels satisfies every limb. count_twice repeats the public demo's mistake:
-    on the way down a message holds what its receiver said before, so a joint's own evidence counts twice.
+    -inf where no configuration of the active voxels satisfies every limb. count_twice repeats the public demo's
+    mistake: on the way down a message holds what its receiver said before, so a joint's own evidence counts twice.
     """
 
     tree: Tree

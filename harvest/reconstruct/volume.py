@@ -13,7 +13,7 @@ ARMS_AND_JUMPS = 1.15  # a sphere round the standing body, enlarged to hold rais
 
 
 def box_centres(xyz_m: Floats, centre_m: Floats, radius_m: Floats) -> Floats:
-    """(T, 3) box centres: the middle of the extent of the joints (T, J, 3) that lie inside the sphere, else its centre."""
+    """(T, 3) box centres: the middle of the extent of the joints (T, J, 3) inside the sphere, else its centre."""
     inside = np.linalg.norm(xyz_m - centre_m[:, None], axis=2) < 1.5 * radius_m[:, None]
     points = np.where(inside[..., None], xyz_m, np.nan)
     out = centre_m.copy()
@@ -23,7 +23,7 @@ def box_centres(xyz_m: Floats, centre_m: Floats, radius_m: Floats) -> Floats:
 
 
 def box_side_m(xyz_m: Floats, centre_m: Floats, radius_m: Floats) -> float:
-    """One side for all frames: holds the joints of 95 % of the frames (T, J, 3) with a margin, between 1.2 and 3.2 m."""
+    """One side for all frames: holds the joints (T, J, 3) of 95 % of the frames with a margin; 1.2 to 3.2 m."""
     inside = np.linalg.norm(xyz_m - centre_m[:, None], axis=2) < 1.5 * radius_m[:, None]
     points = np.where(inside[..., None], xyz_m, np.nan)[inside.mean(axis=1) >= NEEDED_SHARE]
     if len(points) == 0:

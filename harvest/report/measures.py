@@ -104,7 +104,7 @@ def key_figures(content: ReportContent, measures: Measures) -> list[tuple[str, s
     return [
         ("frames", frames, f"in {views}{span}, {len(poses.joints)} joints each ({content.skeleton.name})"),
         ("found", percent(found.sum(), n), f"of {n} joints found"),
-        ("kept", percent(keep.sum(), n), f"of them all kept; {percent(dropped.sum(), n)} found but dropped"),
+        ("kept", percent(keep.sum(), n), f"kept; {percent(dropped.sum(), n)} found but dropped"),
         ("error-kept", quantity(quantile(measures.error_px[:, keep]), "px"), against.format("kept")),
         ("error-dropped", quantity(quantile(measures.error_px[:, dropped]), "px"), against.format("dropped")),
         (
@@ -115,8 +115,8 @@ def key_figures(content: ReportContent, measures: Measures) -> list[tuple[str, s
         (
             "limb-spread",
             quantity(quantile(spread), "mm"),
-            f"wide: the 5 to 95 % range of a limb's length between kept joints (median of {np.isfinite(spread).sum()} "
-            "limbs)",
+            "between the 5 and 95 % points of a limb's length over the frames, both ends kept (median of "
+            f"{np.isfinite(spread).sum()} limbs)",
         ),
         ("speed", *_speed(content)),
     ]

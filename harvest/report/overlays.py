@@ -21,8 +21,9 @@ Pictures = Callable[[Sequence[int]], Iterator[tuple[int, Mapping[str, Picture | 
 
 THUMB_PX = 260
 JPEG_QUALITY = 80
-MARGIN = 0.2  # of the projected person's larger side, on each side
+MARGIN = 0.15  # of the projected person's larger side, on each side
 SMALLEST_CROP_PX = 64.0
+OUTSIDE_RGB = (34, 38, 42)  # the tile's own background in style.css
 MAX_OVERSAMPLING = 4
 ELLIPSE_SIGMAS = 2.0
 DIFFERENCE_M = 1e-4
@@ -69,13 +70,18 @@ def _row(content: ReportContent, measures: Measures, t: int, shown: Mapping[str,
 
 
 def crop_round(uv_px: Floats, shape: tuple[int, ...]) -> Floats:
-    """(2, 3) image from unit crop: the square round points (J, 2) with a margin, or round the picture if none is in."""
+    """(2, 3) image from unit crop: the square round points (J, 2) with a margin, or round the picture if none is in.
+
+    The square is moved into the picture as far as it fits.
+    """
     height, width = shape[:2]
     inside = (uv_px > -0.5).all(-1) & (uv_px < (width - 0.5, height - 0.5)).all(-1)
     if inside.any():
         low, high = uv_px[inside].min(0), uv_px[inside].max(0)
         side = max(float((high - low).max()) * (1 + 2 * MARGIN), SMALLEST_CROP_PX)
         centre = (low + high) / 2
+        half = min(side, width, height) / 2
+        centre = np.clip(centre, half - 0.5, (width - 0.5 - half, height - 0.5 - half))
     else:
         side, centre = float(max(width, height)), np.array([width - 1, height - 1]) / 2
     corner = centre - side / 2
@@ -98,7 +104,8 @@ def crop_jpeg(picture: Picture, image_from_crop: Floats) -> bytes:
     finer = min(MAX_OVERSAMPLING, max(1, math.ceil(pixels_each)))
     affine = image_from_crop @ _crop_from_pixels(THUMB_PX * finer)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    large = cv2.warpAffine(picture, affine.astype(np.float64), (THUMB_PX * finer,) * 2, flags=flags)
+    size = (THUMB_PX * finer, THUMB_PX * finer)
+    large = cv2.warpAffine(picture, affine.astype(np.float64), size, flags=flags, borderValue=OUTSIDE_RGB)
     small = cv2.resize(large, (THUMB_PX, THUMB_PX), interpolation=cv2.INTER_AREA) if finer > 1 else large
     encoded, data = cv2.imencode(
         ".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)

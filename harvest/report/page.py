@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -47,7 +46,11 @@ def write_report(
         frames_shown: rows of the contact sheet, spread evenly over the frames.
     """
     page = _fill(_resource("template.html"), _parts(content, pictures, frames_shown))
-    write_atomically(path, partial(Path.write_text, data=page, encoding="utf-8"))
+
+    def write(partial: Path) -> None:
+        partial.write_text(page, encoding="utf-8")
+
+    write_atomically(path, write)
 
 
 def _resource(name: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 WIDTH = 1000.0
-MAX_TICKS = 6
+MAX_TICKS = 8
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def linear_axis(low: float, high: float) -> Axis:
 
 
 def log_axis(values: ArrayLike) -> Axis:
-    """A logarithmic axis that holds the finite positive values, with ticks at powers of ten (and 3, if they are few)."""
+    """A logarithmic axis that holds the finite positive values, ticks at powers of ten (and 3, if few)."""
     array = np.asarray(values, dtype=np.float64)
     array = array[np.isfinite(array) & (array > 0)]
     lowest, highest = (float(array.min()), float(array.max())) if array.size else (1.0, 10.0)
@@ -93,12 +93,13 @@ def ranges(axis: Axis, low: ArrayLike, high: ArrayLike, y_px: ArrayLike, kind: s
     return f'<path class="range {kind}" d="{"".join(lines)}"/>' if lines else ""
 
 
-def runs(cells: NDArray[np.bool_], top_px: float, height_px: float, style: str) -> str:
-    """One path that fills, in a row of cells across the plot, every run of true ones."""
+def runs(cells: NDArray[np.bool_], top_px: float, height_px: float, kind: str) -> str:
+    """One path that fills, in a row of cells across the plot, every run of true ones; kind: a class, or a colour #..."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], cells, [False]]).astype(np.int8))).reshape(-1, 2)
     x = edges * WIDTH / max(len(cells), 1)
     marks = "".join(f"M{a:.1f} {top_px:g}H{b:.1f}v{height_px:g}H{a:.1f}z" for a, b in x)
-    return f'<path {style} d="{marks}"/>' if marks else ""
+    look = f'class="mark" style="fill:{kind}"' if kind.startswith("#") else f'class="mark {kind}"'
+    return f'<path {look} d="{marks}"/>' if marks else ""
 
 
 def curve(axis: Axis, x_values: NDArray[np.floating], y_px: NDArray[np.floating], kind: str) -> str:

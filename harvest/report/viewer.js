@@ -194,7 +194,8 @@ function seeRig() {
   const middle = [0, 1, 2].map((k) => (Math.min(...places.map((p) => p[k])) + Math.max(...places.map((p) => p[k]))) / 2);
   eye.target = middle;
   const reach = Math.max(data.reach_m, ...places.map((p) => Math.hypot(...plus(p, middle, -1))));
-  eye.far = 2.4 * reach + 0.5;
+  // The rig spreads sideways: a wide canvas may come nearer.
+  eye.far = (canvas.clientWidth > 1.3 * canvas.clientHeight ? 1.6 : 2.2) * reach + 0.5;
   draw();
 }
 

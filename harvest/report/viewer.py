@@ -16,7 +16,7 @@ from harvest.report.overlays import side_of
 Floats = NDArray[np.floating]
 
 MAX_FRAMES = 600
-FRUSTUM_SHARE = 0.07  # a camera's pyramid, as a share of its distance from the scene
+FRUSTUM_SHARE = 0.1  # a camera's pyramid, as a share of its distance from the scene
 WIDEST = 1.2  # half width of a pyramid over its depth, however wide the lens
 DEFAULT_STEP_S = 0.04
 

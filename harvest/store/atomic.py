@@ -16,6 +16,15 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     os.replace(partial, path)
 
 
+def write_text_atomically(path: Path, text: str) -> None:
+    """Put a text file (UTF-8) in place."""
+
+    def write(partial: Path) -> None:
+        partial.write_text(text, encoding="utf-8")
+
+    write_atomically(path, write)
+
+
 def replace_folder(partial: Path, path: Path) -> None:
     """Put a finished folder in place; a former one is moved aside first, so that no mixture can be seen."""
     old = path.with_name(path.name + ".old")

@@ -30,8 +30,8 @@ def quantise(score: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.
 
 def dequantise(codes: NDArray[np.uint8], peak: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scores (..., h, w) float32 of codes and peaks; see `quantise`."""
-    unit = (np.arange(LEVELS + 1, dtype=np.float32) / LEVELS) ** 2
-    return unit[codes] * peak[..., None, None].astype(np.float32)
+    unit = ((np.arange(LEVELS + 1) / LEVELS) ** 2).astype(np.float32)
+    return np.asarray(unit[codes] * peak[..., None, None], dtype=np.float32)
 
 
 class HeatmapWriter:
@@ -56,13 +56,20 @@ class HeatmapWriter:
             t, v, j = len(self.frames), len(self.views), len(joints)
             group = zarr.open_group(self.partial, mode="w")
             codec = zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="noshuffle")
-            group.create_array("codes", shape=(t, v, j, size, size), chunks=(1, v, j, size, size), dtype="uint8", compressors=codec)
+            group.create_array(
+                "codes", shape=(t, v, j, size, size), chunks=(1, v, j, size, size), dtype="uint8", compressors=codec
+            )
             group.create_array("peak", shape=(t, v, j), chunks=(1, v, j), dtype="float32", compressors=None)
             group.create_array(
-                "image_from_heatmap", shape=(t, v, 2, 3), chunks=(1, v, 2, 3), dtype="float64", fill_value=np.nan, compressors=None
+                "image_from_heatmap",
+                shape=(t, v, 2, 3),
+                chunks=(1, v, 2, 3),
+                dtype="float64",
+                fill_value=np.nan,
+                compressors=None,
             )
             group.create_array("done", shape=(t,), chunks=(1,), dtype="uint8", compressors=None)
-            group.attrs.update(wanted | {"frames": self.frames.tolist()})
+            group.attrs.update(wanted | {"frames": self.frames.tolist()})  # type: ignore[arg-type]
         self._group = zarr.open_group(self.partial, mode="r+")
         done = np.asarray(self._group["done"][:]) > 0  # type: ignore[index]
         return done

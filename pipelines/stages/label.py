@@ -42,7 +42,9 @@ def run_label(
     (partial / "fingerprint.json").write_text(json.dumps({"fingerprint": key, "origin": origin}), encoding="utf-8")
     replace_folder(partial, out)
     seen_share = (labels.visibility == 2).sum() / max((labels.visibility > 0).sum(), 1)
-    return f"{(labels.visibility > 0).sum()} joint labels in {len(labels.frame)} pictures, {seen_share:.0%} of them seen"
+    return (
+        f"{(labels.visibility > 0).sum()} joint labels in {len(labels.frame)} pictures, {seen_share:.0%} of them seen"
+    )
 
 
 def seen_joints(

@@ -47,9 +47,7 @@ def locate(capture: Capture, settings: LocateSettings, detect: DetectSettings, b
     return PersonBoxes(capture.frames, capture.rig.names, centre, radius, crops)
 
 
-def agree(
-    capture: Capture, places: np.ndarray, candidates: list[list[PersonCandidates]]
-) -> list[Agreement | None]:
+def agree(capture: Capture, places: np.ndarray, candidates: list[list[PersonCandidates]]) -> list[Agreement | None]:
     """The one person that the views agree on, moment by moment."""
     agreed = [agreements(capture.rig, moment) for moment in candidates]
     return follow_person(capture.times_s[places], agreed, capture.rig.focus_m())
@@ -66,7 +64,8 @@ def find_people(capture: Capture, settings: LocateSettings) -> tuple[np.ndarray,
     found = []
     pictures = capture.pictures(capture.frames[places].tolist())
     for _, images in tqdm(pictures, total=len(places), desc="locate", unit="frame"):
-        found.append([no_candidates() if images[v] is None else finder(images[v]) for v in capture.rig.names])
+        views = [images[name] for name in capture.rig.names]
+        found.append([no_candidates() if image is None else finder(image) for image in views])
     return np.array(places), found
 
 
@@ -82,9 +81,13 @@ def candidates_of_keypoints(capture: Capture, keypoints: Keypoints, frame: int) 
     return [person_of_keypoints(keypoints, view, frame) for view in range(len(capture.rig))]
 
 
-def run_locate(capture: Capture, settings: tuple[LocateSettings, DetectSettings, Path | None], out: Path, key: str) -> str:
+def run_locate(
+    capture: Capture, settings: tuple[LocateSettings, DetectSettings, Path | None], out: Path, key: str
+) -> str:
     """Write 10_boxes.parquet; a line for the log."""
     boxes = locate(capture, *settings)
     write_boxes(out, boxes, key)
     seen = np.isfinite(boxes.image_from_crop).all(axis=(2, 3))
-    return f"person located in {np.isfinite(boxes.radius_m).mean():.0%} of frames, seen by {seen.sum(1).mean():.1f} views"
+    return (
+        f"person located in {np.isfinite(boxes.radius_m).mean():.0%} of frames, seen by {seen.sum(1).mean():.1f} views"
+    )

@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -19,7 +20,7 @@ from harvest.reconstruct.methods import collect, for_skeleton, infer_frame, tria
 from harvest.reconstruct.pictorial import PictorialModel, PictorialSettings
 from harvest.reconstruct.volume import box_centres, box_side_m
 from harvest.skeleton import BUILT_IN, Limb, Skeleton, load_skeleton
-from harvest.store.atomic import write_atomically
+from harvest.store.atomic import write_text_atomically
 from harvest.store.heatmaps import HeatmapStore
 from harvest.store.tables import read_boxes, read_poses, table_fingerprint, write_poses
 from harvest.types import Heatmaps, PersonBoxes, Poses3D
@@ -27,7 +28,7 @@ from pipelines.capture import Capture
 from pipelines.settings import ReconstructSettings
 
 BLOCK_FRAMES = 32
-SAMPLE_FRAMES = 200  # evenly spread frames from which limb lengths and the box's side are estimated
+SAMPLE_FRAMES = 60  # evenly spread frames from which limb lengths and the box's side are estimated
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def measure_body(rig: Rig, store: HeatmapStore, boxes: PersonBoxes, settings: Re
 def run_reconstruct(
     capture: Capture, settings: ReconstructSettings, heatmaps: Path, boxes_path: Path, out: Path, key: str
 ) -> str:
-    """Write 30_poses.parquet and 30_limbs.yaml, block by block, keeping blocks done before a stop; a line for the log."""
+    """Write 30_poses.parquet and 30_limbs.yaml, block by block; blocks done before a stop are kept."""
     store, boxes = HeatmapStore(heatmaps), read_boxes(boxes_path)
     parts = out.with_name("30_parts.partial")
     body = measure_body(capture.rig, store, boxes, settings)
@@ -95,7 +96,9 @@ def run_reconstruct(
     poses = join_poses(blocks)
     write_poses(out, poses, key)
     shutil.rmtree(parts)
-    return f"{poses.found.mean():.1%} of joints found, box side {body.side_m:.2f} m, height {body.lengths.height_m:.2f} m"
+    return (
+        f"{poses.found.mean():.1%} of joints found, box side {body.side_m:.2f} m, height {body.lengths.height_m:.2f} m"
+    )
 
 
 def reconstruct_block(
@@ -131,7 +134,7 @@ def join_poses(blocks: list[Poses3D]) -> Poses3D:
     """Poses of consecutive blocks as one."""
     first = blocks[0]
 
-    def joined(name: str) -> NDArray[np.floating]:
+    def joined(name: str) -> NDArray[Any]:
         return np.concatenate([getattr(block, name) for block in blocks])
 
     return Poses3D(
@@ -168,12 +171,14 @@ def _write_limbs(path: Path, body: Body, key: str) -> None:
         "limbs": limbs,
     }
     text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
-    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8") and None)
+    write_text_atomically(path, text)
 
 
 def read_limbs(path: Path) -> tuple[Skeleton, NDArray[np.float64]]:
     """The skeleton and the limb lengths (J,) in metres of a run, from its 30_limbs.yaml."""
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    limbs = tuple(Limb(limb["child"], limb["parent"], limb["length_m"] / content["height_m"]) for limb in content["limbs"])
+    limbs = tuple(
+        Limb(limb["child"], limb["parent"], limb["length_m"] / content["height_m"]) for limb in content["limbs"]
+    )
     skeleton = Skeleton(content["skeleton"], tuple(content["joints"]), limbs, frozenset(content["latent"]))
     return skeleton, skeleton.shares * content["height_m"]

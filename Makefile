@@ -1,0 +1,23 @@
+# `make demo` and `make test` each do all the set-up that they need.
+PYTHON ?= python3
+VENV := .venv
+HARVEST := $(VENV)/bin/harvest
+
+.PHONY: setup demo test clean
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[blazepose,dev]'
+	$(HARVEST) weights fetch blazepose
+	touch $@
+
+demo: setup
+	$(HARVEST) demo --out demo
+
+test: setup
+	$(VENV)/bin/python -m pytest -n 2 tests
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info

@@ -1,0 +1,1 @@
+"""Measuring against truth or against other tools; nothing that infers imports this."""

@@ -1,0 +1,45 @@
+"""Errors of 3D and 2D joints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from harvest.skeleton import joint_sources
+
+Floats = NDArray[np.float64]
+
+
+def joint_errors(estimate: ArrayLike, truth: ArrayLike) -> Floats:
+    """(...,) Euclidean distances between points (..., D) in the points' unit; NaN where either is missing."""
+    return np.linalg.norm(np.asarray(estimate, np.float64) - np.asarray(truth, np.float64), axis=-1)
+
+
+def mpjpe(estimate: ArrayLike, truth: ArrayLike) -> float:
+    """Mean per-joint position error over all joints that both have, in the points' unit."""
+    return float(np.nanmean(joint_errors(estimate, truth)))
+
+
+def summary(errors: ArrayLike) -> dict[str, float]:
+    """median, mean, p90 and n of the errors that are numbers; NaN and 0 where there are none."""
+    values = np.asarray(errors, np.float64)
+    values = values[np.isfinite(values)]
+    if values.size == 0:
+        return {"median": np.nan, "mean": np.nan, "p90": np.nan, "n": 0}
+    p90 = float(np.percentile(values, 90))
+    return {"median": float(np.median(values)), "mean": float(values.mean()), "p90": p90, "n": values.size}
+
+
+def take_joints(points: Floats, available: Sequence[str], wanted: Sequence[str]) -> Floats:
+    """(..., W, D) the wanted joints by name out of points (..., J, D); middles of two sides where only those exist.
+
+    NaN for joints that the available ones do not give (`harvest.skeleton.joint_sources`).
+    """
+    out = np.full((*points.shape[:-2], len(wanted), points.shape[-1]), np.nan)
+    for index, name in enumerate(wanted):
+        sources = joint_sources(name, available)
+        if sources:
+            out[..., index, :] = points[..., [list(available).index(s) for s in sources], :].mean(axis=-2)
+    return out

@@ -1,0 +1,1 @@
+"""Built-in skeletons, one YAML file each."""

@@ -1,0 +1,1 @@
+"""Made-up captures with exact truth."""
