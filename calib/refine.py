@@ -16,11 +16,11 @@ from calib.triangulate import refine_huber, reprojection_error_px, triangulate_d
 Floats = NDArray[np.float64]
 
 PARAMETERS = 9  # of a camera: rotation vector (3), shift of its centre in m (3), log focal, principal point in px (2)
-MIN_POINTS = 50
-MIN_SPREAD_M = 0.05
+MIN_POINTS, MIN_SPREAD_M = 50, 0.05
 FIRST_DAMPING, LEAST_DAMPING, DAMPING_TRIES = 1e-4, 1e-9, 12
 CONVERGED = 1e-3  # least gain of a step worth another; one standard deviation of anything costs 0.5
 GAUGE_STEPS = 5
+LEAST_SHARE, MOST_SIGMAS = 0.5, 4.0  # of points that agree, and of a camera's change, in a fit that can be believed
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,8 @@ class RefineSettings:
     """How far pixels and the given calibration are trusted, and which points are used; a sigma of 0 fixes a parameter.
 
     `pixel_sigma_px` is that of an observation of weight 1, `huber` where the loss bends, in such sigmas; `focal_sigma`
-    is relative. Of points that can be used, at most `max_points` are.
-
-    Raises:
-        CalibrationError: a value that is negative, not finite, or too small to be used.
+    is relative. Of points that can be used, at most `max_points` are. Raises CalibrationError for a value that makes no
+    sense, or where every parameter is fixed.
     """
 
     pixel_sigma_px: float = 10.0
@@ -47,21 +45,19 @@ class RefineSettings:
 
     def __post_init__(self) -> None:
         """Check every value against the least that makes sense."""
-        needed = {"min_views": 3, "max_points": MIN_POINTS, "iterations": 1}
-        above_zero = ("pixel_sigma_px", "huber", "ransac_threshold_px")
+        above_zero = dict.fromkeys(("pixel_sigma_px", "huber", "ransac_threshold_px"), 1e-6)
+        least = {"min_views": 3, "max_points": MIN_POINTS, "iterations": 1} | above_zero
         for entry in fields(self):
-            value, least = getattr(self, entry.name), needed.get(entry.name, 0)
-            if not (np.isfinite(value) and value >= least) or (entry.name in above_zero and value == 0):
-                bound = "> 0" if entry.name in above_zero else f">= {least}"
-                raise CalibrationError(f"refine: {entry.name} must be a finite number {bound}, got {value}")
+            value, bound = getattr(self, entry.name), least.get(entry.name, 0)
+            if not (np.isfinite(value) and value >= bound):
+                raise CalibrationError(f"refine: {entry.name} must be a finite number >= {bound}, got {value}")
         if not (self.sigma > 0).any():
             raise CalibrationError("refine: every sigma of the cameras is 0, which leaves nothing to refine")
 
     @property
     def sigma(self) -> Floats:
         """(9,) standard deviations of a camera's parameters: radians, metres, relative focal length, pixels."""
-        rotation = np.radians(self.rotation_sigma_deg)
-        each = [rotation, self.position_sigma_m, self.focal_sigma, self.centre_sigma_px]
+        each = [np.radians(self.rotation_sigma_deg), self.position_sigma_m, self.focal_sigma, self.centre_sigma_px]
         return np.repeat(np.asarray(each, dtype=np.float64), [3, 3, 1, 2])
 
 
@@ -85,17 +81,31 @@ class RefinedRig:
     `unseen_*_px` tell whether it generalises: a rig was fitted to every second point, and each of the other points was
     triangulated from all its views but one and projected in that one. These share the detector and the scene with the
     points of the fit, so an error that the detector makes everywhere does not show in them.
-    `cost` is the objective at the start and after each step of the final fit.
+    `n_offered` points had enough views for RANSAC, `n_points` have enough that agree. `largest_sigmas` is the largest
+    change of a parameter in its sigma; `cost` is the objective at the start and after each step of the final fit.
     """
 
     rig: Rig
     changes: tuple[CameraChange, ...]
+    n_offered: int
     n_points: int
+    largest_sigmas: float
     median_before_px: float
     median_after_px: float
     unseen_before_px: float
     unseen_after_px: float
     cost: tuple[float, ...]
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the given calibration should be kept, or None where the evidence is for the refined rig."""
+        if not self.unseen_after_px < self.unseen_before_px:
+            return "views left out are not predicted better"
+        if self.n_points < LEAST_SHARE * self.n_offered:
+            return "the views disagree on most points, so check which video is which"
+        if self.largest_sigmas > MOST_SIGMAS:
+            return f"a camera moved {self.largest_sigmas:.1f} times as far as expected, so check which video is which"
+        return None
 
 
 def refine_rig(rig: Rig, uv_px: ArrayLike, weight: ArrayLike, settings: RefineSettings | None = None) -> RefinedRig:
@@ -112,14 +122,13 @@ def refine_rig(rig: Rig, uv_px: ArrayLike, weight: ArrayLike, settings: RefineSe
     Raises:
         CalibrationError: fewer than 50 usable points, or points all in one place.
         ValueError: arrays whose shapes do not fit the rig.
-    Source: Triggs et al. 2000, "Bundle adjustment - a modern synthesis", sections 4 (Newton steps), 6.1 (Schur
-        complement) and 9 (gauge).
+    Source: Triggs et al. 2000, "Bundle adjustment - a modern synthesis", sections 4, 6.1 (Schur complement), 9 (gauge).
     """
     settings = settings or RefineSettings()
     uv, w = np.asarray(uv_px, dtype=np.float64), np.asarray(weight, dtype=np.float64)
     if uv.ndim != 3 or uv.shape[::2] != (len(rig), 2) or w.shape != uv.shape[:2]:
         raise ValueError(f"needs uv_px ({len(rig)}, N, 2) and weight ({len(rig)}, N), got {uv.shape} and {w.shape}")
-    problem, xyz = _usable(rig, uv, w, settings)
+    (problem, xyz, n_offered), free = _usable(rig, uv, w, settings), settings.sigma > 0
     half, other = problem.points(slice(0, None, 2)), problem.points(slice(1, None, 2))
     half_rig = moved_rig(rig, _fit(half, xyz[::2])[0])
     theta, fitted, cost = _fit(problem, xyz)
@@ -128,7 +137,9 @@ def refine_rig(rig: Rig, uv_px: ArrayLike, weight: ArrayLike, settings: RefineSe
     return RefinedRig(
         rig=refined,
         changes=tuple(_changes(problem, theta)),
+        n_offered=n_offered,
         n_points=len(xyz),
+        largest_sigmas=float(abs(theta[:, free] / settings.sigma[free]).max()),
         median_before_px=_median_error_px(problem, rig, xyz),
         median_after_px=_median_error_px(problem, refined, fitted),
         unseen_before_px=_unseen_error_px(other, rig),
@@ -139,13 +150,11 @@ def refine_rig(rig: Rig, uv_px: ArrayLike, weight: ArrayLike, settings: RefineSe
 
 def describe(refined: RefinedRig) -> list[str]:
     """One sentence about the whole refinement, then one about each camera in the rig's order."""
-    better = refined.unseen_after_px < refined.unseen_before_px
-    verdict = "so the refined rig is the better one" if better else "so keep the given calibration"
-    fitted = f"{refined.median_before_px:.1f} to {refined.median_after_px:.1f} px"
-    unseen = f"{refined.unseen_before_px:.1f} to {refined.unseen_after_px:.1f} px"
+    verdict = f"but keep the given one: {refined.doubt}" if refined.doubt else "so the refined rig is the better one"
     lines = [
-        f"{len(refined.rig)} cameras were refined on {refined.n_points} points: the median reprojection error went "
-        f"from {fitted}, and in views and on points left out of the fit from {unseen}, {verdict}."
+        f"{len(refined.rig)} cameras were refined on {refined.n_points} of {refined.n_offered} points: the median "
+        f"reprojection error went from {refined.median_before_px:.1f} to {refined.median_after_px:.1f} px, in views "
+        f"and on points left out from {refined.unseen_before_px:.1f} to {refined.unseen_after_px:.1f} px, {verdict}."
     ]
     for change in refined.changes:
         u, v = change.centre_shift_px
@@ -171,15 +180,13 @@ class Problem:
         return replace(self, uv_px=self.uv_px[:, which], weight=self.weight[:, which])
 
 
-def _usable(rig: Rig, uv: Floats, weight: Floats, settings: RefineSettings) -> tuple[Problem, Floats]:
-    """The problem of all points that can be used, and those points (N, 3) by the given rig."""
+def _usable(rig: Rig, uv: Floats, weight: Floats, settings: RefineSettings) -> tuple[Problem, Floats, int]:
+    """The problem of all points that can be used, those points (N, 3) by the given rig, and how many were tried."""
     w = np.where(np.isfinite(uv).all(-1) & np.isfinite(weight), weight, 0.0)
     seen = np.flatnonzero((w > 0).sum(axis=0) >= settings.min_views)
     if len(seen) < MIN_POINTS:
-        raise CalibrationError(
-            f"refine: {len(seen)} of {w.shape[1]} points are seen by {settings.min_views} or more cameras, {MIN_POINTS} "
-            "are needed; give more frames"
-        )
+        few = f"{settings.min_views} or more views see {len(seen)} of {w.shape[1]} points"
+        raise CalibrationError(f"refine: {few}, {MIN_POINTS} are needed; give more frames")
     # A random choice, as a regular one could hit the same joint of the skeleton in every frame.
     chosen = np.sort(np.random.default_rng(0).permutation(seen)[: settings.max_points])
     uv, w = uv[:, chosen], w[:, chosen]
@@ -191,7 +198,7 @@ def _usable(rig: Rig, uv: Floats, weight: Floats, settings: RefineSettings) -> t
     if n < MIN_POINTS:
         raise CalibrationError(
             f"refine: {settings.min_views} or more views agree within {settings.ransac_threshold_px:g} px on {n} of "
-            f"{len(chosen)} points, {MIN_POINTS} are needed; check the rig and which video is which, or give more frames"
+            f"{len(chosen)} points, {MIN_POINTS} are needed; check which video is which, or give more frames"
         )
     spread = float(np.percentile(np.linalg.norm(xyz[good] - np.median(xyz[good], axis=0), axis=1), 90))
     if spread < MIN_SPREAD_M:
@@ -199,7 +206,7 @@ def _usable(rig: Rig, uv: Floats, weight: Floats, settings: RefineSettings) -> t
             f"refine: the {n} usable points lie within {1000 * spread:.0f} mm of one place, which does not tell turned "
             "cameras from moved ones; give frames in which the person moves about"
         )
-    return Problem(rig, np.nan_to_num(uv), np.where(used, w, 0.0), settings).points(good), xyz[good]
+    return Problem(rig, np.nan_to_num(uv), np.where(used, w, 0.0), settings).points(good), xyz[good], len(chosen)
 
 
 def _median_error_px(problem: Problem, rig: Rig, xyz: Floats) -> float:
@@ -208,8 +215,7 @@ def _median_error_px(problem: Problem, rig: Rig, xyz: Floats) -> float:
 
 def _unseen_error_px(problem: Problem, rig: Rig) -> float:
     """Median distance from an observation to the projection of the point triangulated from its other views."""
-    uv, huber_px = problem.uv_px, problem.settings.huber * problem.settings.pixel_sigma_px
-    errors = []
+    uv, huber_px, errors = problem.uv_px, problem.settings.huber * problem.settings.pixel_sigma_px, []
     for view, camera in enumerate(rig.cameras):
         others = np.where(np.arange(len(rig))[:, None] == view, 0.0, problem.weight)
         xyz = refine_huber(rig, triangulate_dlt(rig, uv, others > 0), uv, others, huber_px)
@@ -219,22 +225,21 @@ def _unseen_error_px(problem: Problem, rig: Rig) -> float:
 
 def _changes(problem: Problem, theta: Floats) -> Iterator[CameraChange]:
     for camera, change, n in zip(problem.rig.cameras, theta, (problem.weight > 0).sum(axis=1), strict=True):
-        angle, distance = np.degrees(np.linalg.norm(change[:3])), np.linalg.norm(change[3:6])
-        shift_px = (float(change[7]), float(change[8]))
-        yield CameraChange(camera.name, float(angle), float(distance), float(np.exp(change[6])), shift_px, int(n))
+        angle_deg, distance_m = np.degrees(np.linalg.norm(change[:3])), np.linalg.norm(change[3:6])
+        u, v = change[7:].tolist()
+        yield CameraChange(camera.name, float(angle_deg), float(distance_m), float(np.exp(change[6])), (u, v), int(n))
 
 
 def moved_rig(rig: Rig, theta: Floats) -> Rig:
     """The rig whose cameras are changed by parameters (V, 9); all zero gives back the same numbers."""
-    return Rig(tuple(_moved(camera, change) for camera, change in zip(rig.cameras, theta, strict=True)), rig.up)
-
-
-def _moved(camera: Camera, change: Floats) -> Camera:
-    turn = rotation_matrix(change[:3])
-    K = camera.K @ np.diag([np.exp(change[6]), np.exp(change[6]), 1.0])
-    K[:2, 2] += change[7:]
-    t = turn @ (camera.t_cam_from_world_m - camera.R_cam_from_world @ change[3:6])
-    return replace(camera, K=K, R_cam_from_world=turn @ camera.R_cam_from_world, t_cam_from_world_m=t)
+    cameras = []
+    for camera, change in zip(rig.cameras, theta, strict=True):
+        turn, zoom = rotation_matrix(change[:3]), np.exp(change[6])
+        K = camera.K @ np.diag([zoom, zoom, 1.0])
+        K[:2, 2] += change[7:]
+        t = turn @ (camera.t_cam_from_world_m - camera.R_cam_from_world @ change[3:6])
+        cameras.append(replace(camera, K=K, R_cam_from_world=turn @ camera.R_cam_from_world, t_cam_from_world_m=t))
+    return Rig(tuple(cameras), rig.up)
 
 
 def _cross_matrix(vector: Floats) -> Floats:
@@ -249,7 +254,7 @@ def rotation_matrix(vector: Floats) -> Floats:
 
 def rotation_vector(matrix: Floats) -> Floats:
     """(3,) axis times angle of a rotation (3, 3) by less than 90 degrees; the inverse of `rotation_matrix`."""
-    sine_axis = 0.5 * np.array([matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0], matrix[1, 0] - matrix[0, 1]])
+    sine_axis = 0.5 * (matrix - matrix.T)[[2, 0, 1], [1, 2, 0]]
     sine = min(float(np.linalg.norm(sine_axis)), 1.0)
     return np.asarray(sine_axis / np.sinc(np.arcsin(sine) / np.pi), dtype=np.float64)
 
@@ -285,16 +290,14 @@ class NormalEquations:
 
         The points are eliminated by the Schur complement. Source: Triggs et al. 2000, section 6.1.
         """
-        factor = 1.0 + damping * np.eye(3)
-        half = np.linalg.inv(np.linalg.cholesky(self.points * factor))  # points^-1 = half^T half
-        cross = self.cross @ half.transpose(0, 2, 1)
-        gradient = (half @ self.points_gradient[:, :, None])[..., 0]
-        flat = cross.transpose(1, 0, 2).reshape(len(self.cameras), -1)
-        damped = self.cameras + damping * np.diag(np.diag(self.cameras))
-        cameras_step = np.linalg.solve(damped - flat @ flat.T, flat @ gradient.ravel() - self.cameras_gradient)
-        back = gradient + np.einsum("nci,c->ni", cross, cameras_step)
-        points_step: Floats = -(half.transpose(0, 2, 1) @ back[..., None])[..., 0]
-        return cameras_step.astype(np.float64), points_step
+        C, inverse = len(self.cameras), np.linalg.inv(self.points * (1.0 + damping * np.eye(3)))
+        weighed = self.cross @ inverse
+        left, right = (blocks.transpose(1, 0, 2).reshape(C, -1) for blocks in (weighed, self.cross))
+        reduced = self.cameras * (1.0 + damping * np.eye(C)) - left @ right.T
+        right_side = left @ self.points_gradient.ravel() - self.cameras_gradient
+        cameras_step = np.asarray(np.linalg.solve(reduced, right_side), dtype=np.float64)
+        back = (inverse @ self.points_gradient[:, :, None])[..., 0]
+        return cameras_step, -back - np.einsum("nci,c->ni", weighed, cameras_step)
 
 
 def normal_equations(problem: Problem, theta: Floats, xyz: Floats) -> NormalEquations:
@@ -317,9 +320,8 @@ def normal_equations(problem: Problem, theta: Floats, xyz: Floats) -> NormalEqua
         cross[used, v] = At @ B
         points[used] += Bt @ B
         points_gradient[used] += (Bt @ r)[..., 0]
-    C = views * k
-    stacked = cross.reshape(-1, C, 3)
-    return NormalEquations(cameras.reshape(C, C), stacked, points, cameras_gradient.ravel(), points_gradient)
+    square, stacked = cameras.reshape(views * k, -1), cross.reshape(len(xyz), -1, 3)
+    return NormalEquations(square, stacked, points, cameras_gradient.ravel(), points_gradient)
 
 
 def _linearise(camera: Camera, rotation: Floats, xyz: Floats) -> tuple[Floats, Floats, Floats]:
@@ -334,15 +336,13 @@ def _linearise(camera: Camera, rotation: Floats, xyz: Floats) -> tuple[Floats, F
     pinhole = np.zeros((len(p), 2, 3))
     pinhole[:, 0, 0] = pinhole[:, 1, 1] = 1.0 / p[:, 2]
     pinhole[:, 0, 2], pinhole[:, 1, 2] = -x / p[:, 2], -y / p[:, 2]
-    by_p = by_normalised @ pinhole
     K = _cross_matrix(rotation)
     left_jacobian = np.eye(3) + K / 2 + K @ K / 6  # third-order remainder: below 1e-6 for turns of a degree
+    by_p = by_normalised @ pinhole
     by_xyz = by_p @ camera.R_cam_from_world
     uv, by_camera = lens(x, y), np.zeros((len(p), 2, PARAMETERS))
     by_camera[..., :3] = np.cross(p[:, None, :], by_p) @ left_jacobian
-    by_camera[..., 3:6] = -by_xyz
-    by_camera[..., 6] = uv - camera.K[:2, 2]
-    by_camera[..., 7:] = np.eye(2)
+    by_camera[..., 3:6], by_camera[..., 6], by_camera[..., 7:] = -by_xyz, uv - camera.K[:2, 2], np.eye(2)
     return uv, by_camera, by_xyz
 
 
@@ -386,11 +386,9 @@ def hold_frame(problem: Problem, theta: Floats, xyz: Floats) -> tuple[Floats, Fl
     theta, scale, free = theta.copy(), np.where(sigma > 0, sigma, 1.0), sigma > 0
     for _ in range(GAUGE_STEPS):
         cameras = moved_rig(problem.rig, theta).cameras
-        A, motion = np.zeros((len(cameras), 6, 6)), np.zeros(6)
-        b = (theta[:, :6] / scale).ravel()
-        for v, camera in enumerate(cameras):
-            A[v, :3, :3], A[v, 3:, :3] = -camera.R_cam_from_world, -_cross_matrix(camera.centre_m)
-            A[v, 3:, 3:] = np.eye(3)
+        A, b, motion = np.zeros((len(cameras), 6, 6)), (theta[:, :6] / scale).ravel(), np.zeros(6)
+        A[:, :3, :3], A[:, 3:, 3:] = [-camera.R_cam_from_world for camera in cameras], np.eye(3)
+        A[:, 3:, :3] = [-_cross_matrix(camera.centre_m) for camera in cameras]
         motion[free] = -np.linalg.lstsq((A / scale[:, None]).reshape(-1, 6)[:, free], b, rcond=None)[0]
         turn, shift = rotation_matrix(motion[:3]), motion[3:]
         for v, (given, camera) in enumerate(zip(problem.rig.cameras, cameras, strict=True)):

@@ -40,7 +40,9 @@ def blocks_a_side(n: int) -> int:
 def split_by_likelihood(
     likelihood: NDArray[np.floating], peak: Floats, cut: Floats, backend: str = "numba"
 ) -> ActiveVoxels:
-    """The voxels whose likelihood is at least their block's `cut` times the largest of their joint, and positive.
+    """The voxels whose likelihood is at least their block's `cut` times the largest of their joint.
+
+    Thresholds are rounded to the likelihood's own precision; numbers too small to be normal ones count as zero.
 
     Args:
         likelihood: (n, n, n, J) from `unproject`, non-negative. peak: (J,) largest of each joint, from `peaks`.

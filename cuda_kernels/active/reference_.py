@@ -12,7 +12,9 @@ def split(likelihood, peak, cut, block):  # type: ignore[no-untyped-def]
     for joint in range(joints):
         relative = likelihood[..., joint].astype(np.float64) / (peak[joint] or 1.0)
         block_of = np.arange(n) // block
-        keep = (relative > 0) & (relative >= cut[joint][np.ix_(block_of, block_of, block_of)])
+        threshold = (cut[joint] * peak[joint]).astype(likelihood.dtype)
+        threshold = np.maximum(threshold, np.finfo(likelihood.dtype).tiny)
+        keep = likelihood[..., joint] >= threshold[np.ix_(block_of, block_of, block_of)]
         voxels.append(np.argwhere(keep).astype(np.int16))
         values.append(relative[keep])
         starts.append(starts[-1] + len(voxels[-1]))

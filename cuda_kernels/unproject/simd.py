@@ -12,7 +12,7 @@ LANES = 16
 @intrinsic
 def multiply_bilinear(  # type: ignore[no-untyped-def]  # noqa: PLR0913 - one argument an operand
     typing_context, maps, corner, right, below, weights, floor, voxels, at
-):  # type: ignore[no-untyped-def]
+):
     """Code that does `voxels[at:at+LANES] *= floor + bilinear(maps)`, with nothing checked.
 
     `maps` float32 and `voxels` float32 or float64 are flat and contiguous; the four cells start at `corner`,

@@ -22,8 +22,8 @@ from harvest.skeleton import mirror_name
 
 JOINTS = tuple(
     "nose l_eye_inner l_eye l_eye_outer r_eye_inner r_eye r_eye_outer l_ear r_ear l_mouth r_mouth "
-    "l_shoulder r_shoulder l_elbow r_elbow l_wrist r_wrist l_pinky r_pinky l_index r_index l_thumb r_thumb l_hip r_hip l_knee r_knee l_ankle "
-    "r_ankle l_heel r_heel l_foot_index r_foot_index".split()
+    "l_shoulder r_shoulder l_elbow r_elbow l_wrist r_wrist l_pinky r_pinky l_index r_index l_thumb r_thumb "
+    "l_hip r_hip l_knee r_knee l_ankle r_ankle l_heel r_heel l_foot_index r_foot_index".split()
 )
 FINDER_PX = 224
 FINDER_STRIDES = ((8, 2), (16, 2), (32, 6))  # stride in pixels, anchors a cell

@@ -145,8 +145,10 @@ def pictures_used(content: ReportContent) -> list[int | None]:
         return [int(seen) for seen in np.isfinite(content.peaks_px).all(-1).any(-1).sum(1)]
     if content.boxes is None:
         return [None] * len(content.poses.views)
-    frames = content.poses.frames
-    return [sum(content.image_from_crop(f, view) is not None for f in frames) for view in content.poses.views]
+    boxes = content.boxes
+    boxed: Bools = np.asarray(np.isfinite(boxes.image_from_crop).all(axis=(2, 3)))
+    seen = {view: boxes.frames[boxed[:, v]] for v, view in enumerate(boxes.views)}
+    return [int(np.isin(content.poses.frames, seen.get(view, ())).sum()) for view in content.poses.views]
 
 
 def zoom_finding(rig: Rig, view: int, measures: Measures, peaks_px: Floats | None) -> str | None:

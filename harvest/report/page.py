@@ -116,12 +116,13 @@ def _viewer_note(n: int) -> str:
     shown = len(embedded_frames(n))
     if shown == n:
         return ""
-    return f"Every {-(-n // shown)}th frame is embedded here, {shown} of {n}."
+    return f"1 in {-(-n // shown)} frames is embedded here, {shown} of {n}."
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]]) -> str:
-    """A table; each cell is (class, text), the first of a row is its heading."""
-    top = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
+    """A table of at least one row; each cell is (class, text), the first of a row is its heading."""
+    kinds = [kind for kind, _ in rows[0]]
+    top = "".join(f'<th scope="col" class="{kind}">{escape(text)}</th>' for kind, text in zip(kinds, head, strict=True))
     body = ""
     for (_, name), *cells in rows:
         inside = "".join(f'<td class="{kind}">{escape(text)}</td>' for kind, text in cells)
@@ -133,17 +134,18 @@ def _views(content: ReportContent, measures: Measures) -> str:
     head = (
         "camera",
         "pictures used",
-        "error, kept joints",
-        "error, all found",
+        "median error, kept joints",
+        "median error, all found",
         "left-right exchanged",
         "zoom or shift",
     )
     n = len(content.poses.frames)
-    rows = []
+    rows, findings = [], []
     for v, (view, used, flips) in enumerate(
         zip(content.poses.views, pictures_used(content), flip_frames(content), strict=True)
     ):
         zoom = zoom_finding(content.rig, v, measures, content.peaks_px)
+        findings += [zoom] if zoom else []
         rows.append(
             [
                 ("", view),
@@ -151,10 +153,10 @@ def _views(content: ReportContent, measures: Measures) -> str:
                 ("number", quantity(quantile(measures.error_px[v, measures.keep]), "px")),
                 ("number", quantity(quantile(measures.error_px[v, measures.found]), "px")),
                 ("number", "not weighed" if flips is None else f"{flips} frame{'' if flips == 1 else 's'}"),
-                ("sentence", zoom or ("none found" if content.peaks_px is not None else UNKNOWN)),
+                ("", "see below" if zoom else "none found" if content.peaks_px is not None else UNKNOWN),
             ]
         )
-    return _table(head, rows)
+    return _table(head, rows) + "".join(f'<p class="finding">{escape(sentence)}.</p>' for sentence in findings)
 
 
 def _stages(content: ReportContent) -> str:

@@ -97,7 +97,10 @@ def _confidence_per_joint(content: ReportContent, measures: Measures) -> str:
         marks += dots(axis, views, np.broadcast_to(heights, views.shape), "faint")
         caption += _key("faint", "the detector's peak, per view: median")
     marks += ranges(axis, low, high, heights, "kept") + dots(axis, median, heights, "kept")
-    rows = [Row(joint, f"{joint}: median confidence {m:.2f}") for joint, m in zip(joints, median, strict=True)]
+    rows = [
+        Row(joint, f"{joint}: median confidence {quantity(m, '').strip()}")
+        for joint, m in zip(joints, median, strict=True)
+    ]
     return _figure("Confidence per joint", caption, row_plot(rows, ROW_PX, marks, axis, "confidence"))
 
 

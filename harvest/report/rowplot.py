@@ -94,7 +94,7 @@ def ranges(axis: Axis, low: ArrayLike, high: ArrayLike, y_px: ArrayLike, kind: s
 
 
 def runs(cells: NDArray[np.bool_], top_px: float, height_px: float, kind: str) -> str:
-    """One path that fills, in a row of cells across the plot, every run of true ones; kind: a class, or a colour #..."""
+    """One path that fills, in a row of cells across the plot, each run of true ones; kind: a class, or a colour #..."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], cells, [False]]).astype(np.int8))).reshape(-1, 2)
     x = edges * WIDTH / max(len(cells), 1)
     marks = "".join(f"M{a:.1f} {top_px:g}H{b:.1f}v{height_px:g}H{a:.1f}z" for a, b in x)

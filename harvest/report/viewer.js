@@ -101,12 +101,13 @@ function joint(index) {
 function skeleton() {
   if (!data.frames.length) return;
   const state = data.state[at], points = data.joints.map((_, index) => joint(index));
+  const thick = canvas.clientWidth < 600 ? 3 : 4.5;
   pen.lineCap = "round";
   data.parents.forEach((parent, child) => {
     if (parent < 0 || !points[child] || !points[parent]) return;
     const kept = state[child] === "k" && state[parent] === "k";
     pen.strokeStyle = colour(data.sides[child]);
-    pen.lineWidth = kept ? 4 : 1.5;
+    pen.lineWidth = kept ? 0.8 * thick : 1.5;
     pen.setLineDash(kept ? [] : [4, 5]);
     line(points[child], points[parent]);
   });
@@ -115,7 +116,7 @@ function skeleton() {
     const p = point && onScreen(point);
     if (!p) return;
     pen.beginPath();
-    pen.arc(p[0], p[1], 4.5, 0, 2 * Math.PI);
+    pen.arc(p[0], p[1], thick, 0, 2 * Math.PI);
     pen.lineWidth = 2;
     if (state[index] === "k") {
       pen.fillStyle = colour("kept");

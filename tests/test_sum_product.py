@@ -1,0 +1,144 @@
+"""Messages and marginals are those of the definition: brute force on tiny trees, no pruning on larger ones."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from cuda_kernels.active import blocks_a_side, peaks, split_by_likelihood
+from cuda_kernels.shell import gaussian_shell, interval_shell
+from harvest.reconstruct.certificate import missed_by_block
+from harvest.reconstruct.pictorial import PictorialSettings, infer_marginals
+from harvest.reconstruct.sum_product import SumProduct, Tree
+
+CHAIN = (np.array([-1, 0, 1]), [0, 1, 2])
+STAR = (np.array([1, -1, 1, 1]), [1, 0, 2, 3])
+FORK = (np.array([-1, 0, 1, 1]), [0, 1, 2, 3])
+
+
+def brute_force(tree, likelihood):
+    """Marginals (J, n^3) and the log of the sum over all poses, by visiting every pose."""
+    n, joints = likelihood.shape[0], likelihood.shape[3]
+    voxels = np.array(list(np.ndindex(n, n, n)))
+    squared = ((voxels[:, None] - voxels[None]) ** 2).sum(-1)
+    total = np.ones((n**3,) * joints)
+    for joint in range(joints):
+        shape = [1] * joints
+        shape[joint] = n**3
+        total = total * likelihood[..., joint].astype(np.float64).reshape(shape)
+        parent = int(tree.parents[joint])
+        if parent >= 0:
+            shell = tree.shell(joint, parent)
+            inside = (squared >= shell.lowest) & (squared <= shell.highest)
+            weight = np.where(inside, shell.weights[np.clip(squared - shell.lowest, 0, shell.weights.size - 1)], 0)
+            shape[parent] = n**3
+            total = total * (weight if joint < parent else weight.T).reshape(shape)
+    marginals = []
+    for joint in range(joints):
+        marginals.append(total.sum(axis=tuple(axis for axis in range(joints) if axis != joint)))
+    return np.array(marginals) / total.sum(), np.log(total.sum())
+
+
+def dense(run, n):
+    out = np.zeros((len(run.marginal), n, n, n))
+    for joint, (voxels, marginal) in enumerate(zip(run.active.voxels, run.marginal, strict=True)):
+        out[(joint, *voxels.T)] = marginal
+    return out.reshape(len(run.marginal), -1)
+
+
+@pytest.mark.parametrize(("parents", "order"), [CHAIN, STAR, FORK])
+@pytest.mark.parametrize("kind", ["interval", "gaussian"])
+@pytest.mark.parametrize("backend", ["reference", "numba"])
+def test_marginals_and_evidence_equal_brute_force(parents, order, kind, backend):
+    n, rng = 3, np.random.default_rng(len(order))
+    make = interval_shell if kind == "interval" else gaussian_shell
+    shells = [None if parent < 0 else make(1.0 + 0.4 * joint, 0.5) for joint, parent in enumerate(parents)]
+    tree = Tree(parents, order, shells)
+    likelihood = (rng.random((n, n, n, len(parents))) ** 3).astype(np.float32)
+    likelihood[0, 0] = 0
+    expected, evidence = brute_force(tree, likelihood)
+    settings = PictorialSettings(tolerance=0.0, backend=backend)
+    run, bound = infer_marginals(tree, likelihood, settings)
+    np.testing.assert_allclose(dense(run, n), expected, atol=2e-6)
+    assert bound == 0
+    assert run.log_evidence + np.log(run.active.peak).sum() == pytest.approx(evidence, abs=1e-5)
+
+
+def test_every_joint_tells_the_same_evidence():
+    n, rng = 4, np.random.default_rng(9)
+    tree = Tree(FORK[0], FORK[1], [None, interval_shell(1.5, 0.6), interval_shell(1, 0.6), interval_shell(2, 0.6)])
+    run, _ = infer_marginals(tree, rng.random((n, n, n, 4)).astype(np.float32), PictorialSettings(tolerance=0.0))
+    evidence = []
+    for joint in range(4):
+        value, scale = run.belief(joint)
+        evidence.append(scale + np.log(value.sum()))
+    np.testing.assert_allclose(evidence, run.log_evidence, rtol=1e-6)
+
+
+def test_limbs_that_cannot_be_satisfied_find_no_pose():
+    likelihood = np.zeros((6, 6, 6, 2), np.float32)
+    likelihood[0, 0, 0] = 1
+    tree = Tree(np.array([-1, 0]), [0, 1], [None, interval_shell(3.0, 0.5)])
+    assert infer_marginals(tree, likelihood, PictorialSettings(tolerance=0.0))[0] is None
+    assert infer_marginals(tree, likelihood * 0, PictorialSettings())[0] is None
+
+
+def noisy_problem(n, floor, rng, spread=2.0, outlier=False):
+    """A chain of five joints with bumps near true places, a floor everywhere, and perhaps a joint misplaced."""
+    parents, lengths = np.array([-1, 0, 1, 2, 2]), [0, 5.0, 4.0, 6.0, 5.0]
+    place = [np.full(3, n / 2)]
+    for joint in range(1, 5):
+        direction = rng.normal(size=3)
+        place.append(place[parents[joint]] + lengths[joint] * direction / np.linalg.norm(direction))
+    if outlier:
+        place[3] = rng.uniform(2, n - 2, 3)
+    grid = np.stack(np.meshgrid(*[np.arange(n)] * 3, indexing="ij"), -1)
+    bumps = [np.exp(-0.5 * ((grid - p) ** 2).sum(-1) / spread**2) + floor for p in place]
+    shells = [None] + [interval_shell(length, 1.0) for length in lengths[1:]]
+    return Tree(parents, [0, 1, 2, 3, 4], shells), np.stack(bumps, -1).astype(np.float32)
+
+
+@pytest.mark.parametrize(("floor", "outlier"), list(itertools.product([0.0, 1e-9, 1e-6, 1e-4], [False, True])))
+def test_pruned_marginals_are_within_the_certified_bound(floor, outlier):
+    n, rng = 24, np.random.default_rng(int(floor > 0) + 2 * outlier)
+    tree, likelihood = noisy_problem(n, floor, rng, outlier=outlier)
+    exact, _ = infer_marginals(tree, likelihood, PictorialSettings(tolerance=0.0))
+    pruned, bound = infer_marginals(tree, likelihood, PictorialSettings(tolerance=1e-3))
+    distance = 0.5 * abs(dense(exact, n) - dense(pruned, n)).sum(axis=1)
+    assert distance.max() <= bound + 1e-5
+    assert bound <= 1e-3
+
+
+def test_the_certificate_holds_for_any_cut_however_coarse():
+    n, rng = 24, np.random.default_rng(4)
+    for floor in (0.0, 1e-7, 1e-3):
+        tree, likelihood = noisy_problem(n, floor, rng)
+        exact, _ = infer_marginals(tree, likelihood, PictorialSettings(tolerance=0.0))
+        for cut in (1e-1, 1e-2, 1e-5):
+            cuts = np.full((5,) + (blocks_a_side(n),) * 3, cut)
+            run = SumProduct(tree, split_by_likelihood(likelihood, peaks(likelihood), cuts), n)
+            assert run.run()
+            distance = 0.5 * abs(dense(exact, n) - dense(run, n)).sum(axis=1).max()
+            assert distance <= missed_by_block(run).sum() + 1e-5
+
+
+def test_the_certificate_is_zero_when_nothing_was_dropped():
+    n, rng = 16, np.random.default_rng(4)
+    tree, likelihood = noisy_problem(n, 1e-3, rng)
+    cuts = np.zeros((5,) + (blocks_a_side(n),) * 3)
+    run = SumProduct(tree, split_by_likelihood(likelihood, peaks(likelihood), cuts), n)
+    assert run.run()
+    assert missed_by_block(run).sum() == 0
+
+
+def test_the_published_demo_counts_evidence_twice_and_so_differs():
+    n, rng = 4, np.random.default_rng(3)
+    tree = Tree(CHAIN[0], CHAIN[1], [None, interval_shell(1.5, 0.6), interval_shell(1.0, 0.6)])
+    likelihood = (rng.random((n, n, n, 3)) ** 3).astype(np.float32)
+    exact, _ = infer_marginals(tree, likelihood, PictorialSettings(tolerance=0.0))
+    demo, _ = infer_marginals(tree, likelihood, PictorialSettings(tolerance=0.0, published_demo=True))
+    np.testing.assert_allclose(demo.marginal[0], exact.marginal[0], atol=1e-6)  # the root hears upward messages only
+    child = exact.active.value[1] * exact.message[2, 1]
+    twice = demo.message[0, 1] * child
+    np.testing.assert_allclose(demo.marginal[1], twice / twice.sum(), atol=1e-6)
+    assert abs(demo.marginal[1] - exact.marginal[1]).max() > 1e-3
