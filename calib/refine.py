@@ -153,8 +153,8 @@ def describe(refined: RefinedRig) -> list[str]:
     verdict = f"but keep the given one: {refined.doubt}" if refined.doubt else "so the refined rig is the better one"
     lines = [
         f"{len(refined.rig)} cameras were refined on {refined.n_points} of {refined.n_offered} points: the median "
-        f"reprojection error went from {refined.median_before_px:.1f} to {refined.median_after_px:.1f} px, in views "
-        f"and on points left out from {refined.unseen_before_px:.1f} to {refined.unseen_after_px:.1f} px, {verdict}."
+        f"reprojection error went from {refined.median_before_px:.1f} to {refined.median_after_px:.1f} px, in left-out "
+        f"views of left-out points from {refined.unseen_before_px:.1f} to {refined.unseen_after_px:.1f} px, {verdict}."
     ]
     for change in refined.changes:
         u, v = change.centre_shift_px

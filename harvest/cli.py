@@ -197,9 +197,7 @@ def main() -> None:
     """Run the command line; bad input is one line and exit 2, a bug of ours a traceback and exit 1."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        app(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        sys.exit(app(standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
         sys.exit(2)

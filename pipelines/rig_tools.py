@@ -33,7 +33,7 @@ def refine(run: Path, out: Path) -> list[str]:
     """Write a rig whose cameras fit the 2D joints of a finished run better; sentences about what changed.
 
     Raises:
-        UserError, CalibrationError: no finished run, or too few joints that views agree on.
+        UserError, CalibrationError: no finished run, too few joints that views agree on, or a result that is not to be trusted.
     """
     folder = RunFolder(run)
     if folder.stored_fingerprint("detect") is None:
@@ -44,5 +44,7 @@ def refine(run: Path, out: Path) -> list[str]:
     points = np.concatenate([block[0] for block in blocks]).transpose(1, 0, 2, 3)
     values = np.concatenate([block[1] for block in blocks]).transpose(1, 0, 2)
     refined = refine_rig(rig, points.reshape(len(rig), -1, 2), values.reshape(len(rig), -1))
+    if refined.doubt is not None:
+        raise UserError(f"the rig was not refined: {refined.doubt}")
     out.write_text(refined.rig.to_yaml(), encoding="utf-8")
     return [*describe(refined), f"written to {out}"]

@@ -206,7 +206,7 @@ def test_names_and_notes_from_outside_are_escaped(tmp_path):
     content = replace(content, selection=Selection(content.selection.keep, reason), peaks_px=peaks, **outside)
     content = replace(content, poses=replace(content.poses, flip=np.full((30, 2), 0.9)))
     text = written(tmp_path, content)
-    assert "<b>" not in text and "&lt;b&gt;" in text
+    assert "<b>" not in text and "&lt;b&gt;" in text and text.count("</script") == 2
     assert Page(text).ids >= NEEDED_ELEMENTS
     assert embedded(text)["joints"][0] == bad and embedded(text)["cameras"][0]["name"] == bad
     assert "{{title}}" in written(tmp_path, replace(content, title="{{title}}"))

@@ -51,7 +51,7 @@ def viewer_data(content: ReportContent, measures: Measures) -> dict[str, Any]:
 def as_script(data: dict[str, Any]) -> str:
     """JSON that cannot end the script element that holds it."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    return text.replace("#", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def scene_focus(content: ReportContent, measures: Measures) -> Floats:
