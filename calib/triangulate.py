@@ -25,18 +25,19 @@ def triangulate_dlt(rig: Rig, uv_px: ArrayLike, weight: ArrayLike) -> Floats:
 
     Args:
         uv_px: (V, N, 2) pixels, NaN where missing.
-        weight: (V, N) non-negative; each view's two rows are multiplied by it.
+        weight: (V, N) non-negative; each view's two rows are multiplied by it. NaN counts as 0.
     Source: Hartley and Zisserman, section 12.2; the weights are those of Iskakov et al. 2019, eq. 4.
     """
     xy = undistort_views(rig, uv_px)
-    w = np.where(np.isfinite(xy).all(-1), np.asarray(weight, dtype=np.float64), 0.0)
+    given = np.asarray(weight, dtype=np.float64)
+    w = np.where(np.isfinite(xy).all(-1) & ~np.isnan(given), given, 0.0)
     return _solve_dlt(rig, np.nan_to_num(xy), w)
 
 
 def _solve_dlt(rig: Rig, xy: Floats, w: Floats) -> Floats:
     P = np.stack([np.column_stack([c.R_cam_from_world, c.t_cam_from_world_m]) for c in rig.cameras])
     rows = xy[..., :, None] * P[:, None, 2:3, :] - P[:, None, :2, :]
-    A = (w[..., None, None] * rows).transpose(1, 0, 2, 3).reshape(w.shape[1], -1, 4)
+    A = (w[..., None, None] * rows).transpose(1, 0, 2, 3).reshape(w.shape[1], 2 * len(rig), 4)
     enough = (w > 0).sum(axis=0) >= 2
     solution = np.full((w.shape[1], 4), np.nan)
     if enough.any():

@@ -45,7 +45,7 @@ class Skeleton:
     latent: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        """Check that names are unique and known and that the limbs form one tree."""
+        """Check that names are unique and known, that the limbs form one tree, and that they have lengths."""
         if len(set(self.joints)) != len(self.joints) or not self.joints:
             raise UserError(f"skeleton '{self.name}': joint names must be given and differ")
         unknown = ({j for limb in self.limbs for j in (limb.child, limb.parent)} | self.latent) - set(self.joints)
@@ -58,6 +58,9 @@ class Skeleton:
             or len(self.order) != len(self.joints)
         ):
             raise UserError(f"skeleton '{self.name}': limbs must form one tree, each joint but the root once as child")
+        for limb in self.limbs:
+            if not (0 < limb.share_of_height < np.inf and 0 <= limb.slack < np.inf):
+                raise UserError(f"skeleton '{self.name}': '{limb.child}' needs a length above 0 and a slack from 0")
 
     def index(self, joint: str) -> int:
         """The joint's place in storage order."""
@@ -119,14 +122,19 @@ def load_skeleton(name_or_path: str | Path) -> Skeleton:
             raise UserError(
                 f"no skeleton '{name_or_path}': give one of {', '.join(BUILT_IN)}, or a YAML file (docs/skeletons.md)"
             ) from None
+        except UnicodeDecodeError:
+            raise UserError(f"skeleton file '{name_or_path}' is not UTF-8 text; see docs/skeletons.md") from None
     try:
         return _parse(yaml.safe_load(text), str(name_or_path))
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError) as error:
         reason = str(error).replace("\n", " ")
         raise UserError(f"skeleton file '{name_or_path}' cannot be read ({reason}); see docs/skeletons.md") from None
 
 
-def _parse(content: dict[str, Any], name: str) -> Skeleton:
+def _parse(content: Any, name: str) -> Skeleton:
+    missing = [key for key in ("joints", "limbs") if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise ValueError(f"key '{missing[0]}' is missing")
     limbs = tuple(Limb(str(row[0]), str(row[1]), *map(float, row[2:])) for row in content["limbs"])
     joints = tuple(str(joint) for joint in content["joints"])
     return Skeleton(str(content.get("name", name)), joints, limbs, frozenset(content.get(LATENT_WORD, ())))

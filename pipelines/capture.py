@@ -87,7 +87,7 @@ def _fit_sizes(rig: Rig, videos: SyncedVideos) -> tuple[Rig, list[str]]:
 
 def parse_frames(text: str | None) -> slice:
     """The slice of `start:stop:step` (each part may be empty), or of one frame number; all frames for None."""
-    if not text:
+    if not text or not text.strip():
         return slice(None)
     try:
         parts = [int(part) if part.strip() else None for part in text.split(":")]

@@ -33,7 +33,8 @@ def refine(run: Path, out: Path) -> list[str]:
     """Write a rig whose cameras fit the 2D joints of a finished run better; sentences about what changed.
 
     Raises:
-        UserError, CalibrationError: no finished run, too few joints that views agree on, or a result that is not to be trusted.
+        UserError, CalibrationError: no finished run, too few joints that views agree on, or a result that is not to be
+            trusted.
     """
     folder = RunFolder(run)
     if folder.stored_fingerprint("detect") is None:

@@ -42,8 +42,8 @@ class ReconstructSettings(StageSettings):
     """From heat maps to 3D.
 
     skeleton: a built-in name or a YAML file; None takes the detector's. height_m: fixes limb lengths to typical
-    proportions of that height; None estimates them from the footage. box_side_m: None estimates it. floor, tolerance,
-    prior, limb_tolerance_vox and voxels: see harvest/reconstruct/pictorial.py. flip_prior: probability that a view
+    proportions of that height; None estimates them from the footage. box_side_m: None estimates it. sharpness: power
+    of a heat map that is a likelihood; None takes the detector's. floor, tolerance, prior, limb_tolerance_vox, voxels: see harvest/reconstruct/pictorial.py. flip_prior: probability that a view
     exchanges left and right, before looking; 0 leaves the views alone. published_demo repeats the arithmetic of the
     paper's public demo, for comparison only.
     """
@@ -52,6 +52,7 @@ class ReconstructSettings(StageSettings):
     skeleton: str | None = None
     voxels: Annotated[int, Field(ge=8, le=128)] = 64
     floor: Annotated[float, Field(ge=0, lt=1)] = 1e-4
+    sharpness: Annotated[float, Field(gt=0, le=10)] | None = None
     prior: Literal["interval", "gaussian"] = "interval"
     limb_tolerance_vox: Annotated[float, Field(gt=0)] = 1.0
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 1e-3
@@ -100,14 +101,16 @@ def load_settings(path: Path | None, overrides: dict[str, dict[str, Any]]) -> Se
     if path is not None:
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             reason = str(error).replace("\n", " ")
             raise UserError(f"cannot read the settings file {path} ({reason})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must map stages (locate, detect, ...) to their settings")
+    content = {stage: {} if values is None else values for stage, values in content.items()}
     for stage, values in overrides.items():
         given = {key: value for key, value in values.items() if value is not None}
-        content[stage] = {**(content.get(stage) or {}), **given}
+        if isinstance(content.setdefault(stage, {}), dict):  # else the check below names the stage
+            content[stage] = {**content[stage], **given}
     try:
         return Settings.model_validate(content)
     except ValidationError as error:

@@ -397,3 +397,19 @@ def test_the_order_of_the_views_and_a_further_blank_view_change_nothing():
     more = Rig((*rig.cameras, looking_at("blank", (1, 1, 3))))
     blank = np.concatenate([uv, np.full((1, 20, 2), np.nan)])
     np.testing.assert_allclose(triangulate_ransac(more, blank, np.ones((6, 20)), 6.0)[0], expected, atol=1e-9)
+
+
+def test_no_points_triangulate_to_no_points():
+    rig, none = ring(3), np.zeros((3, 0, 2))
+    assert triangulate_dlt(rig, none, np.zeros((3, 0))).shape == (0, 3)
+    points, inliers = triangulate_ransac(rig, none, np.zeros((3, 0)), 3.0)
+    assert points.shape == (0, 3) and inliers.shape == (3, 0)
+
+
+def test_a_weight_that_is_nan_counts_as_zero():
+    rig, points = ring(4), people_points(10)
+    uv, weight = rig.project(points), np.ones((4, 10))
+    uv[2] += 300.0
+    weight[2] = np.nan
+    np.testing.assert_allclose(triangulate_dlt(rig, uv, weight), points, atol=1e-8)
+    np.testing.assert_allclose(triangulate_ransac(rig, uv, weight, 3.0)[0], points, atol=1e-8)

@@ -79,7 +79,11 @@ def test_the_order_of_views_does_not_matter(scene):
     rig, _, _, maps = scene
     order = [2, 0, 3, 1]
     other = Heatmaps(
-        maps.frames, tuple(rig.names[v] for v in order), maps.joints, maps.score[:, order], maps.image_from_heatmap[:, order]
+        maps.frames,
+        tuple(rig.names[v] for v in order),
+        maps.joints,
+        maps.score[:, order],
+        maps.image_from_heatmap[:, order],
     )
     a, b = infer(scene), infer(scene, maps=other, rig=rig.select(other.views))
     np.testing.assert_allclose(a.pose.mean_m, b.pose.mean_m, atol=1e-6)
@@ -91,7 +95,11 @@ def test_a_view_that_shows_nothing_changes_nothing(scene):
     blank[:, 1] = 0
     three = [0, 2, 3]
     without = Heatmaps(
-        maps.frames, tuple(rig.names[v] for v in three), maps.joints, maps.score[:, three], maps.image_from_heatmap[:, three]
+        maps.frames,
+        tuple(rig.names[v] for v in three),
+        maps.joints,
+        maps.score[:, three],
+        maps.image_from_heatmap[:, three],
     )
     a = infer(scene, maps=with_score(maps, blank))
     b = infer(scene, maps=without, rig=rig.select(without.views))
@@ -108,7 +116,14 @@ def test_a_moved_world_gives_the_moved_pose(scene):
     shift = np.array([3.0, -2.0, 0.5])
     moved = Rig(
         tuple(
-            Camera(c.name, c.size_px, c.K, c.dist_opencv, c.R_cam_from_world, c.t_cam_from_world_m - c.R_cam_from_world @ shift)
+            Camera(
+                c.name,
+                c.size_px,
+                c.K,
+                c.dist_opencv,
+                c.R_cam_from_world,
+                c.t_cam_from_world_m - c.R_cam_from_world @ shift,
+            )
             for c in rig.cameras
         )
     )

@@ -7,8 +7,15 @@ from harvest.errors import UserError
 from harvest.store.atomic import write_atomically
 from harvest.store.fingerprint import file_fingerprint, fingerprint
 from harvest.store.heatmaps import HeatmapStore, HeatmapWriter, dequantise, quantise
-from harvest.store.tables import read_boxes, read_poses, read_selection, table_fingerprint
-from harvest.store.tables import write_boxes, write_poses, write_selection
+from harvest.store.tables import (
+    read_boxes,
+    read_poses,
+    read_selection,
+    table_fingerprint,
+    write_boxes,
+    write_poses,
+    write_selection,
+)
 from harvest.types import PersonBoxes, Poses3D, Selection
 
 RNG = np.random.default_rng(0)
@@ -42,7 +49,9 @@ def test_poses_come_back_bit_for_bit(tmp_path):
 
 
 def test_boxes_and_selections_come_back(tmp_path):
-    boxes = PersonBoxes(np.array([0, 4]), ("a", "b"), RNG.normal(size=(2, 3)), RNG.random(2), RNG.normal(size=(2, 2, 2, 3)))
+    boxes = PersonBoxes(
+        np.array([0, 4]), ("a", "b"), RNG.normal(size=(2, 3)), RNG.random(2), RNG.normal(size=(2, 2, 2, 3))
+    )
     write_boxes(tmp_path / "b.parquet", boxes, "f")
     back = read_boxes(tmp_path / "b.parquet")
     np.testing.assert_array_equal(back.image_from_crop, boxes.image_from_crop)

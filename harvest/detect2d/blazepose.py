@@ -57,6 +57,7 @@ class BlazePoseDetector:
     input_px = 256
     heatmap_px = 64
     skeleton = "blazepose"
+    sharpness = 3.0  # its blobs are about 1.7 times as wide as its errors; docs/measurements.md
     crop_from_heatmap = np.array([[4.0, 0.0, -0.5], [0.0, 4.0, -0.5]])
 
     def __init__(self, *, flip_test: bool = False) -> None:

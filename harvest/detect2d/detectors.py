@@ -19,7 +19,8 @@ class Detector(Protocol):
     """Square RGB crops in, heat maps out.
 
     joints: names of the maps; skeleton: the built-in tree for them; input_px, heatmap_px: sides of crop and map;
-    crop_from_heatmap (2, 3): from cells to pixels of the crop; fingerprint: names the weights.
+    crop_from_heatmap (2, 3): from cells to pixels of the crop; sharpness: power of a map that is a likelihood;
+    fingerprint: names the weights.
     """
 
     joints: tuple[str, ...]
@@ -27,6 +28,7 @@ class Detector(Protocol):
     input_px: int
     heatmap_px: int
     crop_from_heatmap: NDArray[np.float64]
+    sharpness: float
     fingerprint: str
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -74,7 +76,7 @@ def crop_picture(image: NDArray[np.uint8], image_from_crop: NDArray[np.floating]
     """
     affine = image_from_pixels(image_from_crop, size_px)
     picture: NDArray[Any] = image
-    while np.sqrt(abs(np.linalg.det(affine[:, :2]))) >= 2.0:
+    while np.sqrt(abs(np.linalg.det(affine[:, :2]))) >= 2.0 and min(picture.shape[:2]) > 1:
         height, width = picture.shape[0] // 2, picture.shape[1] // 2
         picture = cv2.resize(picture[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
         affine = affine / 2.0

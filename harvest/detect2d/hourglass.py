@@ -339,6 +339,7 @@ class HourglassDetector:
     input_px = 256
     heatmap_px = 64
     skeleton = "mpii16"
+    sharpness = 1.0
 
     def __init__(self, network: StackedHourglass, fingerprint: str, *, flip_test: bool = False, bf16: bool = False):
         """Take a network, and put it in eval mode.

@@ -25,7 +25,7 @@ ALIKE = 1.7  # largest ratio of radii, in metres, that two views may see of one 
 TOP_SPEED_M_S = 6.0
 CANDIDATES_A_VIEW = 6
 FILL_GAP_S = 0.6
-CROP_OVER_SPHERE = 1.25
+CROP_OVER_SPHERE = 1.1
 
 
 @dataclass(frozen=True)

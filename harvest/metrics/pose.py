@@ -18,8 +18,8 @@ def joint_errors(estimate: ArrayLike, truth: ArrayLike) -> Floats:
 
 
 def mpjpe(estimate: ArrayLike, truth: ArrayLike) -> float:
-    """Mean per-joint position error over all joints that both have, in the points' unit."""
-    return float(np.nanmean(joint_errors(estimate, truth)))
+    """Mean per-joint position error over all joints that both have, in the points' unit; NaN where there are none."""
+    return summary(joint_errors(estimate, truth))["mean"]
 
 
 def summary(errors: ArrayLike) -> dict[str, float]:

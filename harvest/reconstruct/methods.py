@@ -122,11 +122,11 @@ def infer_frame(
     score = np.ascontiguousarray(maps.score[frame, present].transpose(0, 2, 3, 1))
     affine = np.asarray(maps.image_from_heatmap[frame, present], dtype=np.float64)
     cells = np.stack([invert_affine(a) for a in affine])
-    mirror, floor = model.skeleton.mirror, model.settings.floor
+    mirror, sharpness, floor = model.skeleton.mirror, model.settings.sharpness, model.settings.floor
     swapped = np.zeros(present.size, np.bool_)
     pose = model.infer(sub, score, affine, box[0], box[1])
     for _ in range(FLIP_ROUNDS if flip_prior > 0 and pose.found else 0):
-        odds = flip_log_odds(sample_maps(sub, score, cells, pose.mean_m), mirror, floor)
+        odds = flip_log_odds(sample_maps(sub, score, cells, pose.mean_m) ** sharpness, mirror, floor)
         odds += np.log(flip_prior / (1 - flip_prior))
         proposal = odds > 0
         if (proposal == swapped).all():
@@ -140,7 +140,7 @@ def infer_frame(
         return FrameResult(pose, np.zeros(joints), np.zeros(joints, np.int64), flip)
     sampled = sample_maps(sub, score, cells, pose.mean_m)
     if flip_prior > 0:
-        odds = flip_log_odds(sampled, mirror, floor) + np.log(flip_prior / (1 - flip_prior))
+        odds = flip_log_odds(sampled**sharpness, mirror, floor) + np.log(flip_prior / (1 - flip_prior))
         flip[present] = 1.0 / (1.0 + np.exp(-np.clip(odds, -500, 500)))
     own = np.arange(joints)
     heat = np.where(swapped[:, None], sampled[:, own, mirror], sampled[:, own, own])

@@ -29,7 +29,8 @@ DENSE_SHARE = 0.6  # of all blocks opened: then the rest is not worth a certific
 class PictorialSettings:
     """How inference is done.
 
-    voxels: a side of the grid. floor: likelihood that a view gives a place its map does not show, on the maps' scale.
+    voxels: a side of the grid. sharpness: power of a heat map that is a likelihood (1 in the paper; more for a detector
+    whose blobs are wider than its errors). floor: likelihood that a view gives a place its map does not show.
     limb_tolerance_vox: half-width of the limb-length interval, voxels (the paper's epsilon). prior: interval, or
     gaussian with that half-width as standard deviation. tolerance: largest total-variation error of any marginal that
     pruning may cause; 0 prunes nothing. published_demo: the arithmetic of the paper's public demo (see SumProduct), on
@@ -37,6 +38,7 @@ class PictorialSettings:
     """
 
     voxels: int = 64
+    sharpness: float = 1.0
     floor: float = 1e-4
     limb_tolerance_vox: float = 1.0
     prior: str = "interval"
@@ -99,6 +101,8 @@ class PictorialModel:
         grid = (centre_m, side_m, settings.voxels)
         cameras = np.stack([camera.packed() for camera in rig.cameras])
         cells = np.stack([invert_affine(affine) for affine in image_from_heatmap])
+        if settings.sharpness != 1.0:
+            score = score ** np.float32(settings.sharpness)
         likelihood = unproject(score, cells, cameras, grid, settings.floor, settings.backend)
         if settings.published_demo:
             likelihood += DEMO_EPSILON

@@ -47,9 +47,13 @@ class HeatmapWriter:
         self.partial = path.with_name(path.name + ".partial")
         self.frames, self.views = frames, tuple(views)
 
-    def open(self, joints: Sequence[str], size: int) -> NDArray[np.bool_]:
-        """(T,) which frames are done already; makes or continues the partial store for maps of `size` cells a side."""
-        wanted = {"fingerprint": self.fingerprint, "views": list(self.views), "joints": list(joints), "size": size}
+    def open(self, joints: Sequence[str], size: int, sharpness: float = 1.0) -> NDArray[np.bool_]:
+        """(T,) which frames are done already; makes or continues the partial store for maps of `size` cells a side.
+
+        `sharpness`, the power of a map that is a likelihood, is kept beside the maps.
+        """
+        wanted: dict[str, object] = {"fingerprint": self.fingerprint, "views": list(self.views), "joints": list(joints)}
+        wanted |= {"size": size, "sharpness": sharpness}
         if self.partial.exists() and _attributes(self.partial) != wanted | {"frames": self.frames.tolist()}:
             shutil.rmtree(self.partial)
         if not self.partial.exists():
@@ -93,6 +97,7 @@ class HeatmapStore:
         self._group = zarr.open_group(path, mode="r")
         attributes = dict(self._group.attrs)
         self.fingerprint = str(attributes["fingerprint"])
+        self.sharpness = float(attributes["sharpness"])  # type: ignore[arg-type]
         self.views: tuple[str, ...] = tuple(attributes["views"])  # type: ignore[arg-type]
         self.joints: tuple[str, ...] = tuple(attributes["joints"])  # type: ignore[arg-type]
         self.frames = np.asarray(attributes["frames"], dtype=np.int64)

@@ -35,7 +35,7 @@ def run_detect(capture: Capture, settings: DetectSettings, boxes_path: Path, out
 
 
 def _from_pictures(capture: Capture, detector: Detector, boxes: PersonBoxes, writer: HeatmapWriter) -> None:
-    todo = np.flatnonzero(~writer.open(detector.joints, detector.heatmap_px))
+    todo = np.flatnonzero(~writer.open(detector.joints, detector.heatmap_px, detector.sharpness))
     pictures = capture.pictures(capture.frames[todo].tolist())
     for place, (_, images) in zip(todo, tqdm(pictures, total=len(todo), desc="detect", unit="frame"), strict=True):
         shown = [

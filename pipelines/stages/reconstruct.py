@@ -33,11 +33,12 @@ SAMPLE_FRAMES = 60  # evenly spread frames from which limb lengths and the box's
 
 @dataclass(frozen=True)
 class Body:
-    """What is the same in all frames: the skeleton, limb lengths and the side of the box in metres."""
+    """What is the same in all frames: the skeleton, limb lengths, the side of the box in metres, the maps' sharpness."""
 
     skeleton: Skeleton
     lengths: LimbLengths
     side_m: float
+    sharpness: float
 
 
 def skeleton_for(joints: tuple[str, ...], chosen: str | None) -> Skeleton:
@@ -70,7 +71,8 @@ def measure_body(rig: Rig, store: HeatmapStore, boxes: PersonBoxes, settings: Re
         lengths = typical_lengths(skeleton, settings.height_m)
     else:
         lengths = estimate_limb_lengths(skeleton, joints)
-    return Body(skeleton, lengths, settings.box_side_m or box_side_m(joints, centre, radius))
+    side = settings.box_side_m or box_side_m(joints, centre, radius)
+    return Body(skeleton, lengths, side, store.sharpness)
 
 
 def run_reconstruct(
@@ -108,7 +110,7 @@ def reconstruct_block(
     times = capture.times_s[part]
     if settings.method != "pictorial":
         return triangulate(capture.rig, maps, times, settings.method)
-    model = PictorialModel(body.skeleton, body.lengths, pictorial_settings(settings))
+    model = PictorialModel(body.skeleton, body.lengths, pictorial_settings(settings, body.sharpness))
     joints = triangulated_peaks(capture.rig, maps)[0]
     centres = box_centres(joints, boxes.centre_m[part], boxes.radius_m[part])
     results = [
@@ -118,10 +120,11 @@ def reconstruct_block(
     return collect(maps, times, results)
 
 
-def pictorial_settings(settings: ReconstructSettings) -> PictorialSettings:
-    """The part of the settings that inference itself takes."""
+def pictorial_settings(settings: ReconstructSettings, sharpness: float) -> PictorialSettings:
+    """The part of the settings that inference itself takes; `sharpness` is the detector's, unless they name one."""
     return PictorialSettings(
         voxels=settings.voxels,
+        sharpness=settings.sharpness or sharpness,
         floor=settings.floor,
         limb_tolerance_vox=settings.limb_tolerance_vox,
         prior=settings.prior,
