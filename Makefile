@@ -17,7 +17,7 @@ demo: setup
 	$(HARVEST) demo --out demo
 
 test: setup
-	$(VENV)/bin/python -m pytest -n 2 tests
+	NUMBA_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 tests
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info

@@ -141,7 +141,8 @@ def unseen_table(rig, maps, boxes, skeleton, judge, settings):  # type: ignore[n
         own.append(joint_errors(rig.cameras[held].project(xyz), judge[held]))
     print(f"unseen view, {len(maps.frames)} frames, {len(LIMB_JOINTS)} limb joints, pixels")
     print(
-        f"{'method':12}{'median':>8}{'mean':>8}{'p90':>8}{'n':>7}{'kept: median':>14}{'mean':>8}{'dropped: median':>17}{'mean':>8}"
+        f"{'method':12}{'median':>8}{'mean':>8}{'p90':>8}{'n':>7}"
+        f"{'kept: median':>14}{'mean':>8}{'dropped: median':>17}{'mean':>8}"
     )
     for method in METHODS:
         e, k = np.stack(errors[method]), np.stack(kept[method])

@@ -1,3 +1,3 @@
-"""Trustworthy 3D and 2D joint labels from calibrated multi-view video, and models trained on them."""
+"""Trustworthy 3D and 2D joint labels from calibrated multi-view video of a person."""
 
 __version__ = "0.1.0"

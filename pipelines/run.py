@@ -12,7 +12,8 @@ from typing import Any
 from harvest import __version__
 from harvest.detect2d.detectors import weights_fingerprint
 from harvest.store.atomic import write_text_atomically
-from harvest.store.fingerprint import file_fingerprint, fingerprint
+from harvest.skeleton import BUILT_IN
+from harvest.store.fingerprint import fingerprint, folder_fingerprint
 from pipelines.capture import Capture
 from pipelines.run_folder import RunFolder
 from pipelines.settings import Settings
@@ -103,12 +104,15 @@ def ingredients(run: Run, stage: Stage) -> dict[str, Any]:
     """Everything that a stage's result depends on, by name: equal ingredients, equal result."""
     parts: dict[str, Any] = {"stage": stage.name, "version": stage.version, "capture": run.capture.fingerprint}
     parts["settings"] = getattr(run.settings, stage.name).model_dump(mode="json")
-    if stage.name == "locate":
-        detect = run.settings.detect
-        parts["boxes"] = file_fingerprint(run.boxes) if run.boxes and run.boxes.is_file() else str(run.boxes)
-        parts["settings"] |= {"keypoints": str(detect.keypoints) if detect.detector == "keypoints" else None}
-    if stage.name in ("locate", "detect"):
-        parts["weights"] = weights_fingerprint(run.settings.detect.detector, run.settings.detect.weights)
+    detect, skeleton = run.settings.detect, run.settings.reconstruct.skeleton
+    if stage.name == "locate" and run.boxes:
+        parts["boxes"] = folder_fingerprint(run.boxes)
+    if stage.name in ("locate", "detect") and detect.detector == "keypoints" and detect.keypoints:
+        parts["keypoints"] = folder_fingerprint(detect.keypoints)
+    if stage.name == "detect":
+        parts["weights"] = weights_fingerprint(detect.detector, detect.weights)
+    if stage.name == "reconstruct" and skeleton and skeleton not in BUILT_IN:
+        parts["skeleton file"] = folder_fingerprint(Path(skeleton))
     return parts | {f"result of {need}": run.keys[need] for need in stage.needs}
 
 

@@ -70,7 +70,7 @@ class RunFolder:
         return found.group(1) if found else None
 
     def read_record(self) -> dict[str, Any]:
-        """run.yaml as it stands: request, settings, and per stage what its fingerprint was made of."""
+        """run.yaml as it stands: settings, and per stage what its fingerprint was made of."""
         path = self.path / "run.yaml"
         return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
 

@@ -43,9 +43,9 @@ class ReconstructSettings(StageSettings):
 
     skeleton: a built-in name or a YAML file; None takes the detector's. height_m: fixes limb lengths to typical
     proportions of that height; None estimates them from the footage. box_side_m: None estimates it. sharpness: power
-    of a heat map that is a likelihood; None takes the detector's. floor, tolerance, prior, limb_tolerance_vox, voxels: see harvest/reconstruct/pictorial.py. flip_prior: probability that a view
-    exchanges left and right, before looking; 0 leaves the views alone. published_demo repeats the arithmetic of the
-    paper's public demo, for comparison only.
+    of a heat map that is a likelihood; None takes the detector's. floor, tolerance, prior, limb_tolerance_vox, voxels:
+    see harvest/reconstruct/pictorial.py. flip_prior: probability that a view exchanges left and right, before looking;
+    0 leaves the views alone. published_demo repeats the arithmetic of the paper's public demo, for comparison only.
     """
 
     method: Literal["pictorial", "ransac", "dlt"] = "pictorial"

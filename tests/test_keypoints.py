@@ -345,7 +345,7 @@ def test_peaks_land_on_the_cell_of_the_keypoint_through_a_turned_and_scaled_affi
     assert maps.shape == (3, 16, 64, 64) and maps.dtype == np.float32
     row, column = np.unravel_index(maps.reshape(3, 16, -1).argmax(axis=2), (64, 64))
     np.testing.assert_array_equal(np.stack([column, row], axis=2), cells)
-    np.testing.assert_allclose(maps.max(axis=(2, 3)), confidence + (1 - confidence) * 0.02, rtol=1e-5)
+    np.testing.assert_allclose(maps.max(axis=(2, 3)), confidence + (1 - confidence) * 2 * np.pi / 64**2, rtol=1e-5)
 
 
 def test_between_cells_the_mean_of_the_bump_is_the_keypoint():
@@ -369,7 +369,7 @@ def test_the_floor_rises_as_confidence_falls_and_a_missing_joint_has_a_flat_map(
 
 def test_a_keypoint_outside_its_map_leaves_the_floor():
     maps = gaussian_heatmaps(np.full((1, 1, 2), -900.0), np.full((1, 1), 0.75), AFFINES[:1])
-    np.testing.assert_allclose(maps, 0.25 * 0.02)
+    np.testing.assert_allclose(maps, 0.25 * 2 * np.pi / 64**2, rtol=1e-6)
 
 
 def test_a_missing_view_has_empty_maps():

@@ -23,64 +23,61 @@ def peaks(likelihood):  # type: ignore[no-untyped-def]
     return out
 
 
-@numba.njit(parallel=True, cache=True)
-def split(likelihood, peak, cut, block):  # type: ignore[no-untyped-def]  # noqa: C901 - plain nested loops
+def split(likelihood, peak, cut, block):  # type: ignore[no-untyped-def]
     """Row starts (J + 1,), kept voxels, their relative likelihood, and dropped mass by joint and block.
 
-    A block's voxels are counted where they are scanned, and collected in a second pass over the blocks that keep any.
+    Array work stands outside the compiled loops: inside, each line of it would start all threads once more.
     """
+    n, blocks = likelihood.shape[0], cut.shape[1]
+    scale = np.divide(1.0, peak, out=np.zeros_like(peak), where=peak > 0)
+    threshold = (cut * peak[:, None, None, None]).transpose(1, 2, 3, 0).astype(likelihood.dtype)
+    threshold = np.ascontiguousarray(np.maximum(threshold, np.finfo(likelihood.dtype).tiny))
+    count, lost = _count(likelihood, threshold, block)
+    per_slab = count.sum(axis=(1, 2))
+    starts = np.concatenate([[0], np.cumsum(per_slab.sum(axis=0))])
+    first = starts[:-1] + np.cumsum(per_slab, axis=0) - per_slab
+    voxels, values = np.empty((starts[-1], 3), np.int16), np.empty(starts[-1])
+    _collect(likelihood, threshold, count, first, scale, block, (voxels, values))
+    slabs = np.arange(blocks) * block
+    dropped = np.add.reduceat(lost, slabs[slabs < n], axis=0).transpose(3, 0, 1, 2) * scale[:, None, None, None]
+    return starts, voxels, values, np.ascontiguousarray(dropped)
+
+
+@numba.njit(parallel=True, cache=True)
+def _count(likelihood, threshold, block):  # type: ignore[no-untyped-def]
+    """Kept voxels and lost likelihood by slab of the first axis, block of the other two, and joint."""
     n, joints = likelihood.shape[0], likelihood.shape[3]
-    blocks = (n + block - 1) // block
-    scale = np.zeros(joints)
-    for joint in range(joints):
-        if peak[joint] > 0:
-            scale[joint] = 1.0 / peak[joint]
-    threshold = np.empty((blocks, blocks, blocks, joints), likelihood.dtype)
-    for joint in range(joints):
-        threshold[:, :, :, joint] = np.maximum(cut[joint] * peak[joint], np.finfo(likelihood.dtype).tiny)
+    blocks = threshold.shape[0]
     count = np.zeros((n, blocks, blocks, joints), np.int32)
     lost = np.zeros((n, blocks, blocks, joints))
     for i in numba.prange(n):
         for j in range(n):
-            for k in range(n):
-                bj, bk = j // block, k // block
-                limit, mine, mass = threshold[i // block, bj, bk], count[i, bj, bk], lost[i, bj, bk]
-                voxel = likelihood[i, j, k]
-                for joint in range(joints):
-                    value = voxel[joint]
-                    keep = value >= limit[joint]
-                    mine[joint] += np.int32(keep)
-                    mass[joint] += np.float64(0) if keep else np.float64(value)
-    starts = np.zeros(joints + 1, np.int64)
-    first = np.zeros((n, joints), np.int64)
-    for joint in range(joints):
-        at = starts[joint]
-        for i in range(n):
-            first[i, joint] = at
-            at += count[i, :, :, joint].sum()
-        starts[joint + 1] = at
-    voxels, values = np.empty((starts[joints], 3), np.int16), np.empty(starts[joints])
+            for bk in range(blocks):
+                limit = threshold[i // block, j // block, bk]
+                mine, mass = count[i, j // block, bk], lost[i, j // block, bk]
+                for k in range(bk * block, min((bk + 1) * block, n)):
+                    voxel = likelihood[i, j, k]
+                    for joint in range(joints):
+                        keep = voxel[joint] >= limit[joint]
+                        mine[joint] += np.int32(keep)
+                        mass[joint] += np.float64(0) if keep else np.float64(voxel[joint])
+    return count, lost
+
+
+@numba.njit(parallel=True, cache=True)
+def _collect(likelihood, threshold, count, first, scale, block, out):  # type: ignore[no-untyped-def]
+    """Write kept voxels and their relative likelihood to the rows from `first` on, joint by joint."""
+    n, joints = likelihood.shape[0], likelihood.shape[3]
+    voxels, values = out
     for i in numba.prange(n):
         at = first[i].copy()
         for j in range(n):
             for k in range(n):
-                bj, bk = j // block, k // block
-                if k % block == 0:
-                    any_here = count[i, bj, bk].max() > 0
-                if not any_here:
-                    continue
-                limit, voxel = threshold[i // block, bj, bk], likelihood[i, j, k]
+                here = count[i, j // block, k // block]
+                limit, voxel = threshold[i // block, j // block, k // block], likelihood[i, j, k]
                 for joint in range(joints):
-                    value = voxel[joint]
-                    if value >= limit[joint]:
+                    if here[joint] > 0 and voxel[joint] >= limit[joint]:
                         row = at[joint]
                         voxels[row, 0], voxels[row, 1], voxels[row, 2] = i, j, k
-                        values[row] = value * scale[joint]
+                        values[row] = voxel[joint] * scale[joint]
                         at[joint] = row + 1
-    dropped = np.zeros((joints, blocks, blocks, blocks))
-    for i in range(n):
-        for bj in range(blocks):
-            for bk in range(blocks):
-                for joint in range(joints):
-                    dropped[joint, i // block, bj, bk] += lost[i, bj, bk, joint] * scale[joint]
-    return starts, voxels, values, dropped

@@ -9,8 +9,8 @@ from cuda_kernels.shell import Shell
 Voxels = NDArray[np.int16]
 Floats = NDArray[np.floating]
 
-# Measured seconds of one unit of work (one pair; one z-run of one column; one point of a transform), by
-# benchmarks/kernels.py on a 2-core AVX-512 machine. Only their ratios matter, and only for the choice of route.
+# Seconds of one unit of work (one pair; one z-run of one column; one point of a transform) on a 2-core AVX-512 machine,
+# from benchmarks/inference_time.py. Only their ratios matter, and only for the choice of route.
 SECONDS_PER_PAIR = 1.2e-10
 SECONDS_PER_RUN = 3.0e-9
 SECONDS_PER_FFT_POINT = 9.0e-8

@@ -22,6 +22,7 @@ def unproject(
     grid: tuple[Floats, float, int],
     floor: float,
     backend: str = "numba",
+    out: Floats | None = None,
 ) -> Floats:
     """Likelihood (n, n, n, J) of each joint at each voxel: the product over views of floor + heat at its projection.
 
@@ -30,6 +31,7 @@ def unproject(
         cell_from_image: (V, 2, 3) affine from image pixels to cells of the map.
         cameras: (V, 36) float64, each row `calib.Camera.packed()`.
         grid: centre (3,) in metres, side in metres, voxels a side n; voxel centres as in calib/conventions.md.
+        out: an array to fill if it has the result's shape and dtype, which spares the system the work of finding new memory.
         floor: what a view gives a joint that its map does not show, on the scale of `score`, >= 0. A voxel that a
             camera cannot see at all gets exactly this.
     Returns:
@@ -47,7 +49,9 @@ def unproject(
         raise ValueError(f"unknown backend '{backend}', known: {', '.join(BODIES)}")
     centre, side, n = grid
     deep = floor > 0 and views * -np.log10(floor) > SMALLEST_FLOAT32_EXPONENT
-    out = np.empty((n, n, n, joints), dtype=np.float64 if deep else np.float32)
+    dtype = np.dtype(np.float64 if deep else np.float32)
+    if out is None or out.shape != (n, n, n, joints) or out.dtype != dtype:
+        out = np.empty((n, n, n, joints), dtype=dtype)
     BODIES[backend](
         np.ascontiguousarray(score, dtype=np.float32),
         np.ascontiguousarray(cell_from_image, dtype=np.float64),

@@ -104,8 +104,8 @@ def gaussian_heatmaps(
     confidence: Floats,
     image_from_heatmap: Floats,
     size: int = 64,
-    sigma_cells: float = 1.5,
-    outlier_density: float = 0.02,
+    sigma_cells: float = 1.0,
+    outlier_density: float | None = None,
 ) -> NDArray[np.float32]:
     """Heat maps of one person's keypoints: a bump where each lies, over a floor that rises as its confidence falls.
 
@@ -121,13 +121,17 @@ def gaussian_heatmaps(
         image_from_heatmap: (V, 2, 3) affine from cells to image pixels, NaN where the view is missing.
         size: cells along each side of a map.
         sigma_cells: standard deviation of the bump, cells.
-        outlier_density: height of the floor at no confidence, where the bump's at full confidence is 1.
+        outlier_density: height of the floor at no confidence, where the bump's at full confidence is 1. None: the
+            height at which floor and bump hold the same mass, 2 pi sigma^2 / size^2, as a joint that may lie anywhere
+            in the crop with equal probability asks for.
     Returns:
         (V, J, size, size) float32 in 0..1, indexed [.., row, column].
     Raises:
         ValueError: shapes that do not fit, confidence outside 0..1 or without a position, an affine that cannot be
             inverted, sigma_cells not above 0, or outlier_density outside 0..1.
     """
+    if outlier_density is None:
+        outlier_density = 2 * np.pi * sigma_cells**2 / size**2
     _check_heatmap_arguments(uv_px, confidence, image_from_heatmap, sigma_cells, outlier_density)
     present: NDArray[np.bool_] = np.isfinite(image_from_heatmap.sum(axis=(1, 2), keepdims=True))
     affine = np.where(present, image_from_heatmap, np.eye(2, 3))

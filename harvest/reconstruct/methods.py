@@ -21,11 +21,11 @@ FLIP_ROUNDS = 2
 
 
 def for_skeleton(maps: Heatmaps, skeleton: Skeleton) -> Heatmaps:
-    """The maps of the skeleton's joints, in its order; joints that the detector lacks (latent ones) get empty maps."""
+    """The maps of the skeleton's joints, in its order; joints that are latent or that the detector lacks get empty ones."""
     t, v, _, h, w = maps.score.shape
     score = np.zeros((t, v, len(skeleton.joints), h, w), np.float32)
     for index, joint in enumerate(skeleton.joints):
-        if joint in maps.joints:
+        if joint in maps.joints and joint not in skeleton.latent:
             score[:, :, index] = maps.score[:, :, maps.joints.index(joint)]
     return Heatmaps(maps.frames, maps.views, skeleton.joints, score, maps.image_from_heatmap)
 

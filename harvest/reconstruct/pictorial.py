@@ -70,6 +70,7 @@ class PictorialModel:
     def __init__(self, skeleton: Skeleton, lengths: LimbLengths, settings: PictorialSettings) -> None:
         """Take the skeleton, the lengths and the settings as they are."""
         self.skeleton, self.lengths, self.settings = skeleton, lengths, settings
+        self._likelihood: NDArray[np.floating] | None = None  # memory that one frame hands to the next
 
     def tree(self, step_m: float) -> Tree:
         """The limbs as shells on a grid whose voxels are `step_m` metres wide."""
@@ -103,7 +104,8 @@ class PictorialModel:
         cells = np.stack([invert_affine(affine) for affine in image_from_heatmap])
         if settings.sharpness != 1.0:
             score = score ** np.float32(settings.sharpness)
-        likelihood = unproject(score, cells, cameras, grid, settings.floor, settings.backend)
+        likelihood = unproject(score, cells, cameras, grid, settings.floor, settings.backend, self._likelihood)
+        self._likelihood = likelihood
         if settings.published_demo:
             likelihood += DEMO_EPSILON
         for name in self.skeleton.latent:

@@ -16,6 +16,14 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def folder_fingerprint(path: Path) -> str:
+    """Fingerprint of all files below a folder, by relative path and content; of the file itself where it is one."""
+    if path.is_file():
+        return file_fingerprint(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return fingerprint([(str(file.relative_to(path)), file_fingerprint(file)) for file in files])
+
+
 def file_fingerprint(path: Path) -> str:
     """Fingerprint of a file's content: its size and three megabytes of it, from the start, the middle and the end.
 

@@ -33,7 +33,7 @@ SAMPLE_FRAMES = 60  # evenly spread frames from which limb lengths and the box's
 
 @dataclass(frozen=True)
 class Body:
-    """What is the same in all frames: the skeleton, limb lengths, the side of the box in metres, the maps' sharpness."""
+    """What is the same in all frames: skeleton, limb lengths, the side of the box in metres, the maps' sharpness."""
 
     skeleton: Skeleton
     lengths: LimbLengths
