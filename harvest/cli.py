@@ -29,7 +29,9 @@ app.add_typer(weights_app, name="weights")
 RigOption = Annotated[Path, typer.Option("--rig", help="rig.yaml: the calibrated cameras.")]
 VideosOption = Annotated[Path, typer.Option("--videos", help="Folder with one video a camera, named after it.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder of the run; a former run in it is continued.")]
-FramesOption = Annotated[str | None, typer.Option("--frames", help="start:stop:step, like 0:600:2, or one frame. Default: all.")]
+FramesOption = Annotated[
+    str | None, typer.Option("--frames", help="start:stop:step, like 0:600:2, or one number. All by default.")
+]
 ViewsOption = Annotated[str | None, typer.Option("--views", help="Names of cameras to use, like cam01,cam03.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML with settings of the stages.")]
 MethodOption = Annotated[str | None, typer.Option("--method", help="pictorial (default), ransac or dlt.")]

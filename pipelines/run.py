@@ -11,8 +11,8 @@ from typing import Any
 
 from harvest import __version__
 from harvest.detect2d.detectors import weights_fingerprint
-from harvest.store.atomic import write_text_atomically
 from harvest.skeleton import BUILT_IN
+from harvest.store.atomic import write_text_atomically
 from harvest.store.fingerprint import fingerprint, folder_fingerprint
 from pipelines.capture import Capture
 from pipelines.run_folder import RunFolder

@@ -12,8 +12,8 @@ Floats = NDArray[np.floating]
 # Seconds of one unit of work (one pair; one z-run of one column; one point of a transform) on a 2-core AVX-512 machine,
 # from benchmarks/inference_time.py. Only their ratios matter, and only for the choice of route.
 SECONDS_PER_PAIR = 1.2e-10
-SECONDS_PER_RUN = 3.0e-9
-SECONDS_PER_FFT_POINT = 9.0e-8
+SECONDS_PER_RUN = 1.7e-9
+SECONDS_PER_FFT_POINT = 3.6e-8
 BACKENDS = ("reference", "numba")
 
 
@@ -57,8 +57,14 @@ def limb_message(
 
 def cheapest_route(n_source: int, n_target: int, shell: Shell, n: int) -> str:
     """The route of least predicted time for so many voxels at either end."""
+    cost = predicted_seconds(n_source, n_target, shell, n)
+    return min(cost, key=lambda name: cost[name])
+
+
+def predicted_seconds(n_source: int, n_target: int, shell: Shell, n: int) -> dict[str, float]:
+    """Predicted seconds of every route that serves this shell."""
     cost = {"pairs": SECONDS_PER_PAIR * n_source * n_target, "fft": SECONDS_PER_FFT_POINT * (n + shell.reach) ** 3}
     if shell.interval:
         runs = np.pi * shell.reach**2 * (1.0 + max(shell.lowest, 0) / max(shell.highest, 1))
         cost["columns"] = SECONDS_PER_RUN * runs * n * n * n / 8
-    return min(cost, key=lambda name: cost[name])
+    return cost

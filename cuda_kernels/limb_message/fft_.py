@@ -12,12 +12,19 @@ def limb_message(  # type: ignore[no-untyped-def]
 ) -> NDArray[np.float64]:
     """See the contract in the folder's `__init__`."""
     padded = scipy.fft.next_fast_len(n + shell.reach, real=True)
-    dense = np.zeros((n, n, n))
-    dense[tuple(source.T)] = belief
+    dense = np.zeros(n**3)
+    dense[flat_index(source, n)] = belief
     shape = (padded,) * 3
-    spectrum = scipy.fft.rfftn(dense, shape, workers=-1) * scipy.fft.rfftn(kernel(shell, padded), workers=-1)
-    message = scipy.fft.irfftn(spectrum, shape, workers=-1)
-    return np.maximum(message[tuple(target.T)], 0.0)
+    spectrum = scipy.fft.rfftn(dense.reshape(n, n, n), shape, workers=-1)
+    spectrum *= scipy.fft.rfftn(kernel(shell, padded), workers=-1)
+    message = scipy.fft.irfftn(spectrum, shape, workers=-1, overwrite_x=True)[:n, :n, :n]
+    return np.maximum(message.ravel()[flat_index(target, n)], 0.0)
+
+
+def flat_index(voxels, n: int) -> NDArray[np.int64]:  # type: ignore[no-untyped-def]
+    """(N,) place of voxels (N, 3) in a flat grid of n a side."""
+    wide = voxels.astype(np.int64)
+    return np.asarray((wide[:, 0] * n + wide[:, 1]) * n + wide[:, 2])
 
 
 def kernel(shell: Shell, padded: int) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from cuda_kernels.limb_message.fft_ import flat_index
 from cuda_kernels.shell import Shell
 
 
@@ -68,14 +69,14 @@ def columns(belief, source, target, shell: Shell, n: int) -> NDArray[np.float64]
     """
     reach = shell.reach
     running = np.zeros((n, n, n + 2 * reach + 1))
-    dense = np.zeros((n, n, n))
-    dense[tuple(source.T)] = belief
-    running[:, :, reach + 1 : reach + 1 + n] = np.cumsum(dense, axis=2)
+    dense = np.zeros(n**3)
+    dense[flat_index(source, n)] = belief
+    running[:, :, reach + 1 : reach + 1 + n] = np.cumsum(dense.reshape(n, n, n), axis=2)
     running[:, :, reach + 1 + n :] = running[:, :, reach + n : reach + n + 1]
     wanted = np.zeros((n, n), np.bool_)
     wanted[target[:, 0], target[:, 1]] = True
     message = _column_sums(running, _runs(shell.lowest, shell.highest), wanted, n)
-    return np.maximum(message[tuple(target.T)], 0.0)
+    return np.maximum(message.ravel()[flat_index(target, n)], 0.0)
 
 
 @lru_cache(maxsize=64)

@@ -31,7 +31,7 @@ def unproject(
         cell_from_image: (V, 2, 3) affine from image pixels to cells of the map.
         cameras: (V, 36) float64, each row `calib.Camera.packed()`.
         grid: centre (3,) in metres, side in metres, voxels a side n; voxel centres as in calib/conventions.md.
-        out: an array to fill if it has the result's shape and dtype, which spares the system the work of finding new memory.
+        out: an array to fill if it has the result's shape and dtype; spares the search for new memory.
         floor: what a view gives a joint that its map does not show, on the scale of `score`, >= 0. A voxel that a
             camera cannot see at all gets exactly this.
     Returns:

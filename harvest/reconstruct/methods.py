@@ -21,7 +21,7 @@ FLIP_ROUNDS = 2
 
 
 def for_skeleton(maps: Heatmaps, skeleton: Skeleton) -> Heatmaps:
-    """The maps of the skeleton's joints, in its order; joints that are latent or that the detector lacks get empty ones."""
+    """The maps of the skeleton's joints, in its order; latent joints and those the detector lacks get empty ones."""
     t, v, _, h, w = maps.score.shape
     score = np.zeros((t, v, len(skeleton.joints), h, w), np.float32)
     for index, joint in enumerate(skeleton.joints):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from calib.rig import Rig
 from cuda_kernels.active import blocks_a_side, peaks, split_by_likelihood
+from cuda_kernels.limb_message import predicted_seconds
 from cuda_kernels.moments import moments
 from cuda_kernels.shell import Shell, gaussian_shell, interval_shell
 from cuda_kernels.unproject import unproject
@@ -22,7 +23,7 @@ Floats = NDArray[np.float64]
 DEMO_EPSILON = 1e-10
 FIRST_CUT = 1e-6  # likelihood over peak below which a voxel is left out at first
 OPEN_DOWN_TO = 0.3  # share of the tolerance that may be left after opening blocks, by the last certificate
-DENSE_SHARE = 0.6  # of all blocks opened: then the rest is not worth a certificate
+DENSE_SHARE = 0.7  # of the cost of all voxels: from there on leaving some out does not pay
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,9 @@ def infer_marginals(
     while True:
         active = split_by_likelihood(likelihood, peak, cut, settings.backend)
         run = SumProduct(tree, active, n, settings.backend, settings.published_demo)
+        if cut.any() and run.predicted_seconds() > DENSE_SHARE * _dense_seconds(tree, n):
+            cut[:] = 0.0
+            continue
         found = run.run()
         if not cut.any():
             return (run if found else None), 0.0
@@ -152,8 +156,11 @@ def infer_marginals(
             cut[_largest_until(missed, bound - OPEN_DOWN_TO * settings.tolerance)] = 0.0
         else:
             cut[:] = 0.0
-        if np.count_nonzero(cut == 0) > DENSE_SHARE * cut.size:
-            cut[:] = 0.0
+
+
+def _dense_seconds(tree: Tree, n: int) -> float:
+    """Predicted cost of all messages over the whole grid."""
+    return sum(2 * min(predicted_seconds(n**3, n**3, shell, n).values()) for shell in tree.shells if shell is not None)
 
 
 def _largest_until(missed: Floats, enough: float) -> NDArray[np.bool_]:

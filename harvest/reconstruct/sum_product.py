@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuda_kernels.active import ActiveVoxels
-from cuda_kernels.limb_message import limb_message
+from cuda_kernels.limb_message import limb_message, predicted_seconds
 from cuda_kernels.shell import Shell
 
 Floats = NDArray[np.float64]
@@ -71,6 +71,16 @@ class SumProduct:
                 value *= self.message[neighbour, joint]
                 log_scale += self.log_scale[neighbour, joint]
         return value, log_scale
+
+    def predicted_seconds(self) -> float:
+        """What all messages are predicted to cost, by the voxels at hand."""
+        kept = [len(voxels) for voxels in self.active.voxels]
+        total = 0.0
+        for joint, parent in enumerate(self.tree.parents):
+            if parent >= 0:
+                shell = self.tree.shell(joint, int(parent))
+                total += 2 * min(predicted_seconds(kept[joint], kept[parent], shell, self.n).values())
+        return total
 
     def _send(self, sender: int, receiver: int) -> bool:
         downward = self.tree.parents[receiver] == sender
