@@ -144,6 +144,7 @@ def plan(run: Run) -> list[tuple[str, str | None]]:
 def execute(run: Run) -> None:
     """Do every stage whose result does not stand already, one after the other; a killed run goes on when run again."""
     run.folder.create()
+    run.folder.write_record(run.folder.read_record())
     write_text_atomically(run.folder.path / "rig.yaml", run.capture.rig.to_yaml())
     for stage in STAGES:
         parts = ingredients(run, stage)

@@ -38,7 +38,9 @@ class RunFolder:
         """Make the folder; raises UserError where a file is in the way or it holds something else."""
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--out {self.path} is a file; give a folder for the run")
-        if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "run.yaml").exists():
+        ours = {"run.yaml", "rig.yaml"} | {name + ".partial" for name in ("run.yaml", "rig.yaml")}
+        found = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
+        if "run.yaml" not in found and found - ours:
             raise UserError(
                 f"--out {self.path} holds other files and no run.yaml; give a new or empty folder, or a run's"
             )
