@@ -11,7 +11,8 @@ Floats = NDArray[np.floating]
 
 # Seconds of one unit of work (one pair; one z-run of one column; one point of a transform) on a 2-core AVX-512 machine,
 # from benchmarks/inference_time.py. Only their ratios matter, and only for the choice of route.
-SECONDS_PER_PAIR = 1.2e-10
+SECONDS_PER_PAIR = 1.0e-10
+SECONDS_PER_WEIGHTED_PAIR = 1.1e-9  # shells that are no interval look each weight up
 SECONDS_PER_RUN = 1.7e-9
 SECONDS_PER_FFT_POINT = 3.6e-8
 BACKENDS = ("reference", "numba")
@@ -28,7 +29,7 @@ def limb_message(
         shell: the limb prior by squared voxel distance.
         n: voxels a side of the grid.
         route: 'pairs' sums over pairs of voxels; 'columns' (interval shells) and 'fft' work on the dense grid; 'auto'
-            takes the one of least predicted cost. All are exact but for rounding: pairs to about 1e-6 of each value,
+            takes the one of least predicted cost. All are exact but for rounding: pairs to about 1e-13 of each value,
             the dense routes to about 1e-14 of the largest.
     Returns:
         (N,) float64 on belief's scale.
@@ -63,7 +64,8 @@ def cheapest_route(n_source: int, n_target: int, shell: Shell, n: int) -> str:
 
 def predicted_seconds(n_source: int, n_target: int, shell: Shell, n: int) -> dict[str, float]:
     """Predicted seconds of every route that serves this shell."""
-    cost = {"pairs": SECONDS_PER_PAIR * n_source * n_target, "fft": SECONDS_PER_FFT_POINT * (n + shell.reach) ** 3}
+    pair = SECONDS_PER_PAIR if shell.interval else SECONDS_PER_WEIGHTED_PAIR
+    cost = {"pairs": pair * n_source * n_target, "fft": SECONDS_PER_FFT_POINT * (n + shell.reach) ** 3}
     if shell.interval:
         runs = np.pi * shell.reach**2 * (1.0 + max(shell.lowest, 0) / max(shell.highest, 1))
         cost["columns"] = SECONDS_PER_RUN * runs * n * n * n / 8

@@ -10,54 +10,52 @@ from numpy.typing import NDArray
 from cuda_kernels.limb_message.fft_ import flat_index
 from cuda_kernels.shell import Shell
 
+TILE = 128  # targets a thread works on at a time: their places and sums stay in its first-level cache
+
 
 def pairs(belief, source, target, shell: Shell) -> NDArray[np.float64]:  # type: ignore[no-untyped-def]
-    """The message at the target voxels, summed in float32 over all pairs; see the contract in the folder's `__init__`.
+    """The message at the target voxels, summed over all pairs; see the contract in the folder's `__init__`.
 
-    Beliefs below 1e-30 of the largest count as zero.
+    Targets lie side by side in a vector and sources come one after the other, so each sum has one fixed order: results
+    do not depend on how the compiler arranges the loop, nor on the number of threads.
     """
-    scale = float(belief.max())
-    if scale <= 0:
-        return np.zeros(len(target))
-    relative = (belief / scale).astype(np.float32)
-    relative[relative < 1e-30] = 0
-    s, t = np.ascontiguousarray(source.T, np.float32), np.ascontiguousarray(target, np.float32)
+    belief = np.ascontiguousarray(belief, np.float64)
+    s, t = np.ascontiguousarray(source, np.float32), np.ascontiguousarray(target.T, np.float32)
     if shell.interval:
-        message = _interval_pairs(relative, s, t, np.float32(shell.lowest), np.float32(shell.highest))
-    else:
-        message = _weighted_pairs(relative, s, t, shell.lowest, shell.weights)
-    return message * scale
+        return np.asarray(_interval_pairs(belief, s, t, np.float32(shell.lowest), np.float32(shell.highest)))
+    return np.asarray(_weighted_pairs(belief, s, t, shell.lowest, shell.weights))
 
 
-@numba.njit(parallel=True, fastmath=True, cache=True)
+@numba.njit(parallel=True, cache=True)
 def _interval_pairs(belief, source, target, lowest, highest):  # type: ignore[no-untyped-def]
-    out = np.empty(len(target))
-    xs, ys, zs = source[0], source[1], source[2]
-    for row in numba.prange(len(target)):
-        x, y, z = target[row, 0], target[row, 1], target[row, 2]
-        total = np.float32(0)
+    count = target.shape[1]
+    out = np.zeros(count)
+    for tile in numba.prange((count + TILE - 1) // TILE):
+        first, last = tile * TILE, min((tile + 1) * TILE, count)
+        x, y, z, total = target[0, first:last], target[1, first:last], target[2, first:last], out[first:last]
         for i in range(belief.size):
-            dx, dy, dz = xs[i] - x, ys[i] - y, zs[i] - z
-            squared = dx * dx + dy * dy + dz * dz
-            inside = (squared >= lowest) & (squared <= highest)
-            total += belief[i] if inside else np.float32(0)
-        out[row] = total
+            sx, sy, sz, weight = source[i, 0], source[i, 1], source[i, 2], belief[i]
+            for k in range(total.size):
+                dx, dy, dz = x[k] - sx, y[k] - sy, z[k] - sz
+                squared = dx * dx + dy * dy + dz * dz
+                total[k] += weight if (squared >= lowest) & (squared <= highest) else 0.0
     return out
 
 
-@numba.njit(parallel=True, fastmath=True, cache=True)
+@numba.njit(parallel=True, cache=True)
 def _weighted_pairs(belief, source, target, lowest, weights):  # type: ignore[no-untyped-def]
-    out = np.empty(len(target))
-    xs, ys, zs = source[0], source[1], source[2]
-    for row in numba.prange(len(target)):
-        x, y, z = target[row, 0], target[row, 1], target[row, 2]
-        total = np.float32(0)
+    count = target.shape[1]
+    out = np.zeros(count)
+    for tile in numba.prange((count + TILE - 1) // TILE):
+        first, last = tile * TILE, min((tile + 1) * TILE, count)
+        x, y, z, total = target[0, first:last], target[1, first:last], target[2, first:last], out[first:last]
         for i in range(belief.size):
-            dx, dy, dz = xs[i] - x, ys[i] - y, zs[i] - z
-            index = np.int32(dx * dx + dy * dy + dz * dz) - lowest
-            if 0 <= index < weights.size:
-                total += belief[i] * weights[index]
-        out[row] = total
+            sx, sy, sz, value = source[i, 0], source[i, 1], source[i, 2], belief[i]
+            for k in range(total.size):
+                dx, dy, dz = x[k] - sx, y[k] - sy, z[k] - sz
+                index = np.int32(dx * dx + dy * dy + dz * dz) - lowest
+                if 0 <= index < weights.size:
+                    total[k] += value * weights[index]
     return out
 
 
@@ -98,7 +96,7 @@ def _runs(lowest: int, highest: int) -> NDArray[np.int64]:
     return np.array(runs, dtype=np.int64).reshape(-1, 4)
 
 
-@numba.njit(parallel=True, fastmath=True, cache=True)
+@numba.njit(parallel=True, cache=True)
 def _column_sums(running, runs, wanted, n):  # type: ignore[no-untyped-def]
     reach = (running.shape[2] - n - 1) // 2
     out = np.zeros((n, n, n))
