@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from calib.rig import Rig
 from harvest.skeleton import Skeleton
@@ -46,9 +47,14 @@ def _write_parquet(path: Path, labels: LabelSet, fingerprint: str) -> None:
         "visibility": labels.visibility.ravel().astype(np.int8),
         "weight": labels.weight.ravel(),
         **{f"{axis}_cam_m": labels.xyz_cam_m[..., i].ravel() for i, axis in enumerate("xyz")},
-        **{f"origin_{name}": np.full(n * j, value) for name, value in labels.origin.items()},
+        **{f"origin_{name}": _same_in_all(value, n * j) for name, value in labels.origin.items()},
     }
     write_table(path, columns, fingerprint)
+
+
+def _same_in_all(value: str, rows: int) -> pa.DictionaryArray:
+    """A column that holds one text in every row, kept once."""
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int8)), pa.array([value]))
 
 
 def image_name(view: str, frame: int) -> str:
