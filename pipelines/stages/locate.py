@@ -10,6 +10,7 @@ from tqdm import tqdm
 from harvest.detect2d.blazepose import BlazePosePersonFinder
 from harvest.detect2d.box_files import read_box_file
 from harvest.detect2d.candidates import PersonCandidates, no_candidates
+from harvest.detect2d.detectors import PersonFinder
 from harvest.detect2d.keypoints import Keypoints, read_keypoints
 from harvest.detect2d.locate import Agreement, agreements, follow_person, person_of_keypoints, spheres, upright_crop
 from harvest.errors import UserError
@@ -55,7 +56,7 @@ def agree(capture: Capture, places: np.ndarray, candidates: list[list[PersonCand
 
 def find_people(capture: Capture, settings: LocateSettings) -> tuple[np.ndarray, list[list[PersonCandidates]]]:
     """Places in the frame list that were looked at, and what each view shows there."""
-    finder = BlazePosePersonFinder(min_score=settings.min_score)
+    finder: PersonFinder = BlazePosePersonFinder(min_score=settings.min_score)
     last, places = -np.inf, []
     for place, time_s in enumerate(capture.times_s):
         if time_s - last >= settings.every_s - 1e-9 or place == len(capture.frames) - 1:
