@@ -6,13 +6,15 @@ import logging
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from calib.errors import CalibrationError
 from harvest.errors import UserError
+
+# Newer versions of typer carry a click of their own, older ones use the package; both derive their errors from this.
+WrongUse: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 app = typer.Typer(
     help="Trustworthy 3D and 2D joint labels from calibrated multi-view video of a person.",
@@ -200,10 +202,10 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         sys.exit(app(standalone_mode=False) or 0)
-    except click.ClickException as error:
+    except WrongUse as error:
         error.show()
         sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         sys.stderr.write("stopped; run the same command again to go on\n")
         sys.exit(130)
     except (UserError, CalibrationError) as error:

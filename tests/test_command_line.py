@@ -141,6 +141,13 @@ def test_a_mistake_gives_one_clear_line_and_exit_code_two(harvest_command, optio
     assert last.startswith("harvest: ") and word in last and "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("arguments", [["run", "--bogus", "1"], ["run", "--keep", "much"], ["run"], ["fly"]])
+def test_wrong_options_are_the_users_mistake_and_not_a_bug_of_ours(harvest_command, arguments):
+    result = harvest_command(*arguments)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr and "bug of ours" not in result.stderr and "Error" in result.stderr
+
+
 def test_an_unknown_setting_names_itself_and_the_known_ones(harvest_command, options, tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text("reconstruct: {voxel: 32}\n")
