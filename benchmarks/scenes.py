@@ -51,5 +51,5 @@ def model(settings: PictorialSettings) -> PictorialModel:
 
 def unprojection(rig: Rig, affine: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """What the unprojection kernel takes of cameras: (V, 2, 3) cells from image, (V, 36) packed."""
-    cameras = np.stack([camera.packed() for camera in rig.cameras])
+    cameras = np.stack([camera.packed for camera in rig.cameras])
     return np.stack([invert_affine(a) for a in affine]), cameras

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 
 from calib.camera import Camera
-from cuda_kernels.active import BLOCK, blocks_a_side, peaks, split_by_likelihood
+from cuda_kernels.active import BLOCK, all_voxels, blocks_a_side, split_by_likelihood
+from cuda_kernels.block_bound import weight_bound
 from cuda_kernels.limb_message import cheapest_route, limb_message
 from cuda_kernels.moments import moments
 from cuda_kernels.shell import gaussian_shell, interval_shell
-from cuda_kernels.unproject import unproject
+from cuda_kernels.sum_product import sum_product
+from cuda_kernels.tree import Tree
+from cuda_kernels.unproject import unproject, unproject_active
 
 
 def camera_towards_origin(angle, dist=(-0.1, 0.05, 1e-3, -5e-4), model="pinhole"):
@@ -22,7 +25,7 @@ def camera_towards_origin(angle, dist=(-0.1, 0.05, 1e-3, -5e-4), model="pinhole"
 
 
 def unprojection_input(views, joints, n, rng, **camera):
-    cameras = np.stack([camera_towards_origin(0.7 + view * 1.9, **camera).packed() for view in range(views)])
+    cameras = np.stack([camera_towards_origin(0.7 + view * 1.9, **camera).packed for view in range(views)])
     score = rng.random((views, 17, 13, joints)).astype(np.float32)
     cells = np.tile(np.array([[0.2, 0.03, 0.1], [-0.02, 0.25, 0.4]]), (views, 1, 1))
     return score, cells, cameras, (np.array([0.05, -0.02, 0.1]), 1.7, n)
@@ -81,8 +84,11 @@ def test_unproject_refuses_what_does_not_fit():
 
 
 def some_voxels(n, count, rng):
-    chosen = rng.permutation(n**3)[:count]
-    return np.stack(np.unravel_index(chosen, (n, n, n)), -1).astype(np.int16)
+    return rng.permutation(n**3)[:count].astype(np.int32)
+
+
+def flat(n, *voxels):
+    return np.array([(x * n + y) * n + z for x, y, z in voxels], np.int32)
 
 
 SHELLS = [
@@ -96,11 +102,9 @@ SHELLS = [
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-@pytest.mark.parametrize("route", ["pairs", "columns", "fft", "auto"])
+@pytest.mark.parametrize("route", ["pairs", "transform", "auto"])
 @pytest.mark.parametrize("n", [5, 11])
 def test_every_route_gives_the_definition(shell, route, n):
-    if route == "columns" and not shell.interval:
-        pytest.skip("running sums serve intervals only")
     rng = np.random.default_rng(n)
     source, target = some_voxels(n, n**3 // 2, rng), some_voxels(n, n**3 - 3, rng)
     belief = rng.random(len(source))
@@ -109,20 +113,20 @@ def test_every_route_gives_the_definition(shell, route, n):
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-12 * max(expected.max(), 1.0))
 
 
-@pytest.mark.parametrize("route", ["pairs", "columns", "fft"])
+@pytest.mark.parametrize("route", ["pairs", "transform"])
 def test_a_belief_of_zero_says_nothing_and_a_spike_says_its_shell(route):
     n, shell = 9, interval_shell(3.0, 0.5)
     every = some_voxels(n, n**3, np.random.default_rng(0))
     assert not limb_message(np.zeros(n**3), every, every, shell, n, route=route).any()
-    spike = np.array([[4, 4, 4]], np.int16)
+    spike = flat(n, (4, 4, 4))
     message = limb_message(np.array([2.0]), spike, every, shell, n, route=route)
-    distance = np.linalg.norm(every - 4.0, axis=1)
+    distance = np.linalg.norm(np.stack(np.unravel_index(every, (n, n, n)), -1) - 4.0, axis=1)
     np.testing.assert_allclose(message, np.where(abs(distance - 3.0) <= 0.5, 2.0, 0.0), atol=1e-12)
 
 
 def test_pairs_keep_the_relative_accuracy_of_tiny_messages():
     n, shell = 16, interval_shell(2.0, 0.5)
-    source, target = np.array([[1, 1, 1], [12, 12, 12]], np.int16), np.array([[3, 1, 1], [14, 12, 12]], np.int16)
+    source, target = flat(n, (1, 1, 1), (12, 12, 12)), flat(n, (3, 1, 1), (14, 12, 12))
     message = limb_message(np.array([1.0, 1e-20]), source, target, shell, n, route="pairs")
     np.testing.assert_allclose(message, [1.0, 1e-20], rtol=1e-6)
 
@@ -142,8 +146,8 @@ def test_limb_message_refuses_what_does_not_fit():
     voxels, shell = some_voxels(4, 5, np.random.default_rng(0)), gaussian_shell(1.0, 0.5)
     with pytest.raises(ValueError, match="do not fit"):
         limb_message(np.ones(4), voxels, voxels, shell, 4)
-    with pytest.raises(ValueError, match="route 'columns'"):
-        limb_message(np.ones(5), voxels, voxels, shell, 4, route="columns")
+    with pytest.raises(ValueError, match="route 'fast'"):
+        limb_message(np.ones(5), voxels, voxels, shell, 4, route="fast")
 
 
 @pytest.mark.parametrize("n", [BLOCK, 13, 20])
@@ -151,30 +155,128 @@ def test_pruning_equals_its_definition(n):
     rng = np.random.default_rng(n)
     likelihood = (rng.random((n, n, n, 5)) ** 12).astype(np.float32)
     likelihood[..., 3] = 0
-    cut = rng.choice([0.0, 1e-3, 0.3], (5,) + (blocks_a_side(n),) * 3)
-    fast = split_by_likelihood(likelihood, peaks(likelihood), cut)
-    slow = split_by_likelihood(likelihood, peaks(likelihood), cut, "reference")
+    cut = rng.choice([0.0, 1e-3, 0.3, 2.0], (5,) + (blocks_a_side(n),) * 3)
+    fast, slow = split_by_likelihood(likelihood, cut), split_by_likelihood(likelihood, cut, "reference")
     np.testing.assert_allclose(fast.dropped, slow.dropped, rtol=1e-6, atol=1e-12)
+    for name in ("starts", "place", "peak"):
+        np.testing.assert_array_equal(getattr(fast, name), getattr(slow, name))
+    np.testing.assert_allclose(fast.value, slow.value, rtol=1e-6)
+    assert fast.counts[3] == 0 and fast.peak[3] == 0
+
+
+def test_all_voxels_are_those_that_no_cut_leaves_out():
+    likelihood = np.random.default_rng(0).random((9, 9, 9, 3)).astype(np.float32)
+    every, kept = all_voxels(likelihood), split_by_likelihood(likelihood, np.zeros((3, 2, 2, 2)))
+    for name in ("starts", "place", "peak", "dropped"):
+        np.testing.assert_array_equal(getattr(every, name), getattr(kept, name))
+    np.testing.assert_allclose(every.value, kept.value, rtol=1e-6)
+
+
+def bumps(views, joints, n, rng, **camera):
+    """Maps with one bump a joint, so that bounds on blocks have something to rule out."""
+    score, cells, cameras, grid = unprojection_input(views, joints, n, rng, **camera)
+    y, x = np.mgrid[: score.shape[1], : score.shape[2]]
+    for view in range(views):
+        for joint in range(joints):
+            cy, cx = rng.uniform(4, 12), rng.uniform(3, 9)
+            score[view, :, :, joint] = np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 2.0) * (joint != 1)
+    return score, cells, cameras, grid
+
+
+LENSES = [
+    {"dist": ()},
+    {"dist": (-0.1, 0.05, 1e-3, -5e-4)},
+    {"dist": (0.1, -0.05, 0.02, -0.01), "model": "fisheye"},
+]
+
+
+@pytest.mark.parametrize("lens", LENSES)
+@pytest.mark.parametrize(("views", "n", "floor", "cut"), [(3, 16, 1e-3, 1e-4), (2, 13, 1e-2, 0.1), (2, 24, 0.0, 1e-6)])
+def test_unprojecting_only_what_matters_keeps_what_pruning_the_whole_grid_keeps(lens, views, n, floor, cut):
+    rng = np.random.default_rng(n)
+    args = bumps(views, 5, n, rng, **lens)
+    cuts = cut * rng.choice([1.0, 10.0], (5,) + (blocks_a_side(n),) * 3)
+    fast, slow = unproject_active(*args, floor, cuts), unproject_active(*args, floor, cuts, "reference")
+    whole = split_by_likelihood(unproject(*args, floor), cuts)
+    np.testing.assert_allclose(fast.peak, slow.peak, rtol=2e-5)
+    np.testing.assert_array_equal(fast.peak, whole.peak)
+    np.testing.assert_array_equal(fast.starts, whole.starts)
     for joint in range(5):
-        np.testing.assert_array_equal(fast.voxels[joint], slow.voxels[joint])
-        np.testing.assert_allclose(fast.value[joint], slow.value[joint], rtol=1e-6)
-    assert len(fast.voxels[3]) == 0 and fast.peak[3] == 0
+        order = np.argsort(fast.place[fast.rows(joint)])
+        np.testing.assert_array_equal(fast.place[fast.rows(joint)][order], whole.place[whole.rows(joint)])
+        np.testing.assert_allclose(fast.value[fast.rows(joint)][order], whole.value[whole.rows(joint)], rtol=1e-6)
+    assert (fast.dropped >= whole.dropped * (1 - 1e-5)).all()
+    assert (fast.dropped <= whole.dropped * (1 + 1e-5) + cuts * BLOCK**3 * 1.0001).all()
+
+
+def test_a_camera_among_the_voxels_rules_out_nothing_wrongly():
+    score, cells, cameras, (_, side, n) = bumps(2, 3, 16, np.random.default_rng(6))
+    centre = np.array([3 * np.cos(0.7), 3 * np.sin(0.7), 1.0])
+    cuts = np.full((3, 2, 2, 2), 1e-3)
+    fast = unproject_active(score, cells, cameras, (centre, side, n), 1e-2, cuts)
+    whole = split_by_likelihood(unproject(score, cells, cameras, (centre, side, n), 1e-2), cuts)
+    np.testing.assert_array_equal(fast.starts, whole.starts)
+    assert (fast.dropped >= whole.dropped * (1 - 1e-5)).all()
+
+
+def problem(rng, n=12, kind=interval_shell):
+    """A tree of five joints that branches, and likelihoods with bumps on a floor."""
+    parents = np.array([-1, 0, 1, 1, 3])
+    tree = Tree(parents, [0, 1, 3, 2, 4], [None] + [kind(length, 0.8) for length in (3.0, 4.0, 2.5, 5.0)])
+    grid = np.stack(np.meshgrid(*[np.arange(n)] * 3, indexing="ij"), -1)
+    places = rng.uniform(n / 2 - 2, n / 2 + 2, (5, 3))
+    likelihood = np.stack([np.exp(-((grid - place) ** 2).sum(-1) / 4.0) + 1e-4 for place in places], -1)
+    return tree, likelihood.astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", [interval_shell, gaussian_shell])
+@pytest.mark.parametrize("cut", [0.0, 1e-3, 0.03])
+def test_the_whole_tree_at_once_gives_the_definition(kind, cut):
+    tree, likelihood = problem(np.random.default_rng(1), kind=kind)
+    active = split_by_likelihood(likelihood, np.full((5, 2, 2, 2), cut))
+    fast, slow = sum_product(tree, active, 12), sum_product(tree, active, 12, "reference")
+    np.testing.assert_allclose(fast.marginal, slow.marginal, rtol=1e-5, atol=1e-12)
+    np.testing.assert_allclose([fast.up_scale, fast.down_scale], [slow.up_scale, slow.down_scale], atol=1e-5)
+    assert fast.log_evidence == pytest.approx(slow.log_evidence, abs=1e-6)
+    for joint in range(5):
+        np.testing.assert_allclose(fast.up[joint], slow.up[joint], rtol=1e-5, atol=1e-12)
+        np.testing.assert_allclose(fast.down[joint], slow.down[joint], rtol=1e-5, atol=1e-12)
+
+
+def test_a_tree_that_does_not_fit_the_voxels_is_refused():
+    tree, likelihood = problem(np.random.default_rng(1))
+    active = split_by_likelihood(likelihood[..., :4], np.zeros((4, 2, 2, 2)))
+    with pytest.raises(ValueError, match="5 joints and voxels of 4"):
+        sum_product(tree, active, 12)
+    with pytest.raises(ValueError, match="no neighbours"):
+        tree.shell(2, 4)
+
+
+@pytest.mark.parametrize("kind", [interval_shell, gaussian_shell])
+@pytest.mark.parametrize("n", [12, 20])
+def test_bounds_on_blocks_equal_their_definition(kind, n):
+    tree, likelihood = problem(np.random.default_rng(n), n, kind)
+    active = split_by_likelihood(likelihood, np.full((5,) + (blocks_a_side(n),) * 3, 0.01))
+    marginals = sum_product(tree, active, n)
+    fast, slow = (weight_bound(tree, active, marginals, n, backend) for backend in ("numba", "reference"))
+    np.testing.assert_allclose(fast, slow, rtol=1e-9)
 
 
 def test_moments_equal_their_definition_far_from_the_origin():
     rng = np.random.default_rng(2)
-    voxels = (120 + some_voxels(4, 40, rng)).astype(np.int16)
+    place = flat(128, *rng.integers(120, 124, (40, 3)))
     weight, grid = rng.random(40), (np.array([100.0, -50.0, 3.0]), 2.0, 128)
-    for fast, slow in zip(moments(weight, voxels, grid), moments(weight, voxels, grid, "reference"), strict=True):
+    args = weight, place, np.array([0, 15, 40]), grid
+    for fast, slow in zip(moments(*args), moments(*args, "reference"), strict=True):
         np.testing.assert_allclose(fast, slow, rtol=1e-10)
 
 
 def test_one_voxel_has_its_centre_as_mean_and_its_own_spread_as_covariance():
-    mean, cov = moments(np.array([3.0]), np.array([[0, 2, 3]], np.int16), (np.zeros(3), 4.0, 4))
-    np.testing.assert_allclose(mean, [-1.5, 0.5, 1.5])
-    np.testing.assert_allclose(cov, np.eye(3) / 12)
+    mean, cov = moments(np.array([3.0]), flat(4, (0, 2, 3)), np.array([0, 1]), (np.zeros(3), 4.0, 4))
+    np.testing.assert_allclose(mean, [[-1.5, 0.5, 1.5]])
+    np.testing.assert_allclose(cov, [np.eye(3) / 12])
 
 
 def test_a_marginal_without_weight_has_no_moments():
     with pytest.raises(ValueError, match="no moments"):
-        moments(np.zeros(2), np.zeros((2, 3), np.int16), (np.zeros(3), 1.0, 4))
+        moments(np.zeros(2), np.zeros(2, np.int32), np.array([0, 2]), (np.zeros(3), 1.0, 4))

@@ -5,11 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from cuda_kernels.active import blocks_a_side, peaks, split_by_likelihood
+from cuda_kernels.active import blocks_a_side, split_by_likelihood
+from cuda_kernels.block_bound import weight_bound
 from cuda_kernels.shell import gaussian_shell, interval_shell
-from harvest.reconstruct.certificate import missed_by_block
-from harvest.reconstruct.pictorial import PictorialSettings, infer_marginals
-from harvest.reconstruct.sum_product import SumProduct, Tree
+from cuda_kernels.sum_product import sum_product
+from cuda_kernels.tree import Tree
+from harvest.reconstruct.pictorial import Inference, PictorialSettings, infer_marginals
 
 CHAIN = (np.array([-1, 0, 1]), [0, 1, 2])
 STAR = (np.array([1, -1, 1, 1]), [1, 0, 2, 3])
@@ -40,10 +41,18 @@ def brute_force(tree, likelihood):
 
 
 def dense(run, n):
-    out = np.zeros((len(run.marginal), n, n, n))
-    for joint, (voxels, marginal) in enumerate(zip(run.active.voxels, run.marginal, strict=True)):
-        out[(joint, *voxels.T)] = marginal
-    return out.reshape(len(run.marginal), -1)
+    joints = len(run.active.counts)
+    out = np.zeros((joints, n**3))
+    for joint in range(joints):
+        rows = run.active.rows(joint)
+        out[joint, run.active.place[rows]] = run.marginals.marginal[rows]
+    return out
+
+
+def infer(tree, likelihood, **settings):
+    """What inference finds from a dense likelihood."""
+    voxels = PictorialSettings(voxels=len(likelihood), **settings)
+    return infer_marginals(tree, lambda cut: split_by_likelihood(likelihood, cut), voxels)
 
 
 @pytest.mark.parametrize(("parents", "order"), [CHAIN, STAR, FORK])
@@ -57,30 +66,30 @@ def test_marginals_and_evidence_equal_brute_force(parents, order, kind, backend)
     likelihood = (rng.random((n, n, n, len(parents))) ** 3).astype(np.float32)
     likelihood[0, 0] = 0
     expected, evidence = brute_force(tree, likelihood)
-    settings = PictorialSettings(tolerance=0.0, backend=backend)
-    run, bound = infer_marginals(tree, likelihood, settings)
+    run = infer(tree, likelihood, tolerance=0.0, backend=backend)
     np.testing.assert_allclose(dense(run, n), expected, atol=2e-6)
-    assert bound == 0
-    assert run.log_evidence + np.log(run.active.peak).sum() == pytest.approx(evidence, abs=1e-5)
+    assert run.bound == 0
+    assert run.marginals.log_evidence + np.log(run.active.peak).sum() == pytest.approx(evidence, abs=1e-5)
 
 
 def test_every_joint_tells_the_same_evidence():
     n, rng = 4, np.random.default_rng(9)
     tree = Tree(FORK[0], FORK[1], [None, interval_shell(1.5, 0.6), interval_shell(1, 0.6), interval_shell(2, 0.6)])
-    run, _ = infer_marginals(tree, rng.random((n, n, n, 4)).astype(np.float32), PictorialSettings(tolerance=0.0))
+    run = infer(tree, rng.random((n, n, n, 4)).astype(np.float32), tolerance=0.0)
     evidence = []
     for joint in range(4):
-        value, scale = run.belief(joint)
-        evidence.append(scale + np.log(value.sum()))
-    np.testing.assert_allclose(evidence, run.log_evidence, rtol=1e-6)
+        told = run.marginals.towards(tree, joint)
+        value = run.active.value[run.active.rows(joint)] * np.prod([message for message, _ in told], axis=0)
+        evidence.append(sum(scale for _, scale in told) + np.log(value.sum()))
+    np.testing.assert_allclose(evidence, run.marginals.log_evidence, rtol=1e-6)
 
 
 def test_limbs_that_cannot_be_satisfied_find_no_pose():
     likelihood = np.zeros((6, 6, 6, 2), np.float32)
     likelihood[0, 0, 0] = 1
     tree = Tree(np.array([-1, 0]), [0, 1], [None, interval_shell(3.0, 0.5)])
-    assert infer_marginals(tree, likelihood, PictorialSettings(tolerance=0.0))[0] is None
-    assert infer_marginals(tree, likelihood * 0, PictorialSettings())[0] is None
+    assert infer(tree, likelihood, tolerance=0.0) is None
+    assert infer(tree, likelihood * 0) is None
 
 
 def noisy_problem(n, floor, rng, spread=2.0, outlier=False):
@@ -102,43 +111,33 @@ def noisy_problem(n, floor, rng, spread=2.0, outlier=False):
 def test_pruned_marginals_are_within_the_certified_bound(floor, outlier):
     n, rng = 24, np.random.default_rng(int(floor > 0) + 2 * outlier)
     tree, likelihood = noisy_problem(n, floor, rng, outlier=outlier)
-    exact, _ = infer_marginals(tree, likelihood, PictorialSettings(tolerance=0.0))
-    pruned, bound = infer_marginals(tree, likelihood, PictorialSettings(tolerance=1e-3))
+    exact, pruned = infer(tree, likelihood, tolerance=0.0), infer(tree, likelihood, tolerance=1e-3)
     distance = 0.5 * abs(dense(exact, n) - dense(pruned, n)).sum(axis=1)
-    assert distance.max() <= bound + 1e-5
-    assert bound <= 1e-3
+    assert distance.max() <= pruned.bound + 1e-5
+    assert pruned.bound <= 1e-3
 
 
 def test_the_certificate_holds_for_any_cut_however_coarse():
     n, rng = 24, np.random.default_rng(4)
     for floor in (0.0, 1e-7, 1e-3):
         tree, likelihood = noisy_problem(n, floor, rng)
-        exact, _ = infer_marginals(tree, likelihood, PictorialSettings(tolerance=0.0))
+        exact = infer(tree, likelihood, tolerance=0.0)
         for cut in (1e-1, 1e-2, 1e-5):
             cuts = np.full((5,) + (blocks_a_side(n),) * 3, cut)
-            run = SumProduct(tree, split_by_likelihood(likelihood, peaks(likelihood), cuts), n)
-            assert run.run()
-            distance = 0.5 * abs(dense(exact, n) - dense(run, n)).sum(axis=1).max()
-            assert distance <= missed_by_block(run).sum() + 1e-5
-
-
-def test_the_certificate_is_zero_when_nothing_was_dropped():
-    n, rng = 16, np.random.default_rng(4)
-    tree, likelihood = noisy_problem(n, 1e-3, rng)
-    cuts = np.zeros((5,) + (blocks_a_side(n),) * 3)
-    run = SumProduct(tree, split_by_likelihood(likelihood, peaks(likelihood), cuts), n)
-    assert run.run()
-    assert missed_by_block(run).sum() == 0
+            active = split_by_likelihood(likelihood, cuts)
+            marginals = sum_product(tree, active, n)
+            bound = (weight_bound(tree, active, marginals, n) * active.dropped).sum()
+            distance = 0.5 * abs(dense(exact, n) - dense(Inference(active, marginals, bound), n)).sum(axis=1).max()
+            assert distance <= bound + 1e-5
 
 
 def test_the_published_demo_counts_evidence_twice_and_so_differs():
     n, rng = 4, np.random.default_rng(3)
     tree = Tree(CHAIN[0], CHAIN[1], [None, interval_shell(1.5, 0.6), interval_shell(1.0, 0.6)])
     likelihood = (rng.random((n, n, n, 3)) ** 3).astype(np.float32)
-    exact, _ = infer_marginals(tree, likelihood, PictorialSettings(tolerance=0.0))
-    demo, _ = infer_marginals(tree, likelihood, PictorialSettings(tolerance=0.0, published_demo=True))
-    np.testing.assert_allclose(demo.marginal[0], exact.marginal[0], atol=1e-6)  # the root hears upward messages only
-    child = exact.active.value[1] * exact.message[2, 1]
-    twice = demo.message[0, 1] * child
-    np.testing.assert_allclose(demo.marginal[1], twice / twice.sum(), atol=1e-6)
-    assert abs(demo.marginal[1] - exact.marginal[1]).max() > 1e-3
+    exact, demo = infer(tree, likelihood, tolerance=0.0), infer(tree, likelihood, tolerance=0.0, published_demo=True)
+    told, wrong = dense(exact, n), dense(demo, n)
+    np.testing.assert_allclose(wrong[0], told[0], atol=1e-6)  # the root hears upward messages only
+    twice = demo.marginals.down[1] * exact.active.value[exact.active.rows(1)] * exact.marginals.up[2]
+    np.testing.assert_allclose(wrong[1], twice / twice.sum(), atol=1e-6)
+    assert abs(wrong[1] - told[1]).max() > 1e-3

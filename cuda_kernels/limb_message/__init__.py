@@ -1,20 +1,21 @@
 """What one end of a limb tells the other: one sum-product message."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
-from cuda_kernels.limb_message import fft_, numba_, reference_
+from cuda_kernels.limb_message import pairs_, reference_, transform_
 from cuda_kernels.shell import Shell
 
-Voxels = NDArray[np.int16]
+Voxels = NDArray[np.int32]
 Floats = NDArray[np.floating]
 
-# Seconds of one unit of work (one pair; one z-run of one column; one point of a transform) on a 2-core AVX-512 machine,
-# from benchmarks/inference_time.py. Only their ratios matter, and only for the choice of route.
-SECONDS_PER_PAIR = 1.0e-10
-SECONDS_PER_WEIGHTED_PAIR = 1.1e-9  # shells that are no interval look each weight up
-SECONDS_PER_RUN = 1.7e-9
-SECONDS_PER_FFT_POINT = 3.6e-8
+# Seconds of one unit of work (one pair; one point of a transform) on one core with AVX-512, from
+# benchmarks/kernel_table.py. Only their ratios matter, and only for the choice of route.
+SECONDS_PER_PAIR = 8.0e-11
+SECONDS_PER_WEIGHTED_PAIR = 4.0e-10  # shells that are no interval look each weight up
+SECONDS_PER_POINT = 4.0e-9
 BACKENDS = ("reference", "numba")
 
 
@@ -25,19 +26,21 @@ def limb_message(
 
     Args:
         belief: (S,) non-negative, any scale, at the voxels of `source`.
-        source, target: (S, 3) and (N, 3) int16 voxel indices in 0 .. n-1, none twice; voxels left out count as zero.
+        source, target: (S,) and (N,) int32 flat indices (x * n + y) * n + z of voxels, none twice; voxels left out
+        count
+            as zero.
         shell: the limb prior by squared voxel distance.
         n: voxels a side of the grid.
-        route: 'pairs' sums over pairs of voxels; 'columns' (interval shells) and 'fft' work on the dense grid; 'auto'
-            takes the one of least predicted cost. All are exact but for rounding: pairs to about 1e-13 of each value,
-            the dense routes to about 1e-14 of the largest.
+        route: 'pairs' sums over pairs of voxels, 'transform' works on the dense grid; 'auto' takes the one of least
+            predicted cost. Both are exact but for rounding: pairs to about 1e-13 of each value, the transform to about
+            1e-14 of the largest.
     Returns:
         (N,) float64 on belief's scale.
     Raises:
-        ValueError: shapes that do not fit, an unknown backend or route, columns asked for a shell that is no interval.
+        ValueError: shapes that do not fit, an unknown backend or route.
     Source: Pavlakos et al. 2017, eq. 2 and the sum-product step of section 3.2.
     """
-    if belief.shape != (len(source),) or source.shape[1:] != (3,) or target.shape[1:] != (3,):
+    if belief.ndim != 1 or belief.shape != source.shape or target.ndim != 1:
         raise ValueError(f"belief {belief.shape}, source {source.shape} and target {target.shape} do not fit")
     if backend not in BACKENDS:
         raise ValueError(f"unknown backend '{backend}', known: {', '.join(BACKENDS)}")
@@ -48,25 +51,24 @@ def limb_message(
     if route == "auto":
         route = cheapest_route(len(source), len(target), shell, n)
     if route == "pairs":
-        return numba_.pairs(belief, source, target, shell)
-    if route == "columns" and shell.interval:
-        return numba_.columns(belief, source, target, shell, n)
-    if route == "fft":
-        return fft_.limb_message(belief, source, target, shell, n)
-    raise ValueError(f"route '{route}' does not exist or does not serve this shell; use pairs, columns or fft")
+        return pairs_.limb_message(belief, source, target, shell, n)
+    if route == "transform":
+        return transform_.limb_message(belief, source, target, shell, n)
+    raise ValueError(f"unknown route '{route}', known: pairs, transform, auto")
 
 
 def cheapest_route(n_source: int, n_target: int, shell: Shell, n: int) -> str:
     """The route of least predicted time for so many voxels at either end."""
-    cost = predicted_seconds(n_source, n_target, shell, n)
-    return min(cost, key=lambda name: cost[name])
+    pairs = pair_seconds(n_source, n_target, shell.interval)
+    return "pairs" if pairs <= transform_seconds(n, shell.highest) else "transform"
 
 
-def predicted_seconds(n_source: int, n_target: int, shell: Shell, n: int) -> dict[str, float]:
-    """Predicted seconds of every route that serves this shell."""
-    pair = SECONDS_PER_PAIR if shell.interval else SECONDS_PER_WEIGHTED_PAIR
-    cost = {"pairs": pair * n_source * n_target, "fft": SECONDS_PER_FFT_POINT * (n + shell.reach) ** 3}
-    if shell.interval:
-        runs = np.pi * shell.reach**2 * (1.0 + max(shell.lowest, 0) / max(shell.highest, 1))
-        cost["columns"] = SECONDS_PER_RUN * runs * n * n * n / 8
-    return cost
+def pair_seconds(n_source: int, n_target: int, interval: bool) -> float:
+    """Predicted seconds of the sum over pairs on one core, if every tile of voxels is in reach of every other."""
+    return (SECONDS_PER_PAIR if interval else SECONDS_PER_WEIGHTED_PAIR) * n_source * n_target
+
+
+def transform_seconds(n: int, highest: int) -> float:
+    """Predicted seconds of the dense route on one core, for a shell of that largest squared distance."""
+    period = n + min(int(math.sqrt(highest)), n - 1)
+    return SECONDS_PER_POINT * period**3

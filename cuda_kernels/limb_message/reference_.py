@@ -11,8 +11,9 @@ def limb_message(  # type: ignore[no-untyped-def]
 ) -> NDArray[np.float64]:
     """See the contract in the folder's `__init__`."""
     message = np.zeros(len(target))
-    for index, voxel in enumerate(target.astype(np.int64)):
-        squared = ((source.astype(np.int64) - voxel) ** 2).sum(axis=1)
+    here, there = (np.stack(np.unravel_index(place, (n, n, n)), axis=-1) for place in (source, target))
+    for index, voxel in enumerate(there):
+        squared = ((here - voxel) ** 2).sum(axis=1)
         inside = (squared >= shell.lowest) & (squared <= shell.highest)
         message[index] = (belief[inside] * shell.weights[squared[inside] - shell.lowest].astype(np.float64)).sum()
     return message

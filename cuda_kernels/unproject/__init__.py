@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cuda_kernels.unproject import numba_, reference_
+from cuda_kernels.active import ActiveVoxels, all_voxels, check_cut, split_by_likelihood
+from cuda_kernels.memory import Memory
+from cuda_kernels.unproject import active_, numba_, reference_
 
 BODIES: dict[str, Callable[..., Any]] = {"reference": reference_.unproject, "numba": numba_.unproject}
-CAMERA_NUMBERS = 36
+CAMERA_NUMBERS = 37
 SMALLEST_FLOAT32_EXPONENT = 30.0
 
 Floats = NDArray[np.floating]
@@ -29,7 +31,7 @@ def unproject(
     Args:
         score: (V, h, w, J) float32 heat maps, channels last, non-negative, any scale; sampled bilinearly, zero outside.
         cell_from_image: (V, 2, 3) affine from image pixels to cells of the map.
-        cameras: (V, 36) float64, each row `calib.Camera.packed()`.
+        cameras: (V, 37) float64, each row `calib.Camera.packed`.
         grid: centre (3,) in metres, side in metres, voxels a side n; voxel centres as in calib/conventions.md.
         out: an array to fill if it has the result's shape and dtype; spares the search for new memory.
         floor: what a view gives a joint that its map does not show, on the scale of `score`, >= 0. A voxel that a
@@ -40,25 +42,75 @@ def unproject(
         ValueError: shapes that do not fit, a negative score or floor, an unknown backend.
     Source: Pavlakos et al. 2017, eq. 3 (floor = 0), for the shared grid of section 3.2.
     """
-    views, _, _, joints = score.shape
+    _check(score, cell_from_image, cameras, floor, backend)
+    centre, side, n = grid
+    dtype = likelihood_type(len(score), floor)
+    shape = (n, n, n, score.shape[3])
+    if out is None or out.shape != shape or out.dtype != dtype:
+        out = np.empty(shape, dtype=dtype)
+    maps, cells, packed = _as_bodies_take_them(score, cell_from_image, cameras)
+    BODIES[backend](maps, cells, packed, np.asarray(centre, np.float64), float(side), float(floor), out)
+    return out
+
+
+def unproject_active(  # noqa: PLR0913 - the arguments of `unproject` and what to keep
+    score: Floats,
+    cell_from_image: Floats,
+    cameras: Floats,
+    grid: tuple[Floats, float, int],
+    floor: float,
+    cut: NDArray[np.float64],
+    backend: str = "numba",
+    memory: Memory | None = None,
+) -> ActiveVoxels:
+    """What pruning by likelihood keeps of `unproject`, without ever writing what it does not keep.
+
+    Args:
+        cut: (J, B, B, B), as for `cuda_kernels.active.split_by_likelihood`; the rest as for `unproject`.
+        memory: where all voxels are written if nothing is cut.
+    Returns:
+        The voxels, values and peaks of `split_by_likelihood`, in another order within a joint. `dropped` is not below
+        the true sum and above it by at most the cut times the number of voxels of the block, because blocks of 4^3
+        voxels
+        whose upper bound lies below the cut are not looked into: the bound stands for each of their voxels. Where
+        nothing is cut and the floor is positive, all voxels, in the order of the grid.
+    Raises:
+        ValueError: as `unproject` and `split_by_likelihood`.
+    """
+    _check(score, cell_from_image, cameras, floor, backend)
+    centre, side, n = grid
+    check_cut(cut, score.shape[3], n)
+    if backend == "reference":
+        return split_by_likelihood(unproject(score, cell_from_image, cameras, grid, floor, backend), cut, backend)
+    if floor > 0 and not cut.any():
+        memory, kind = memory or Memory(), likelihood_type(len(score), floor)
+        whole = memory.array("likelihood", n**3 * score.shape[3], kind).reshape(n, n, n, -1)
+        return all_voxels(unproject(score, cell_from_image, cameras, grid, floor, backend, whole), memory)
+    maps, cells, packed = _as_bodies_take_them(score, cell_from_image, cameras)
+    like: Floats = np.empty(0, likelihood_type(len(score), floor))
+    place = np.asarray(centre, np.float64), float(side), int(n)
+    return ActiveVoxels(*active_.unproject_active(maps, cells, packed, place, float(floor), cut, like))
+
+
+def likelihood_type(views: int, floor: float) -> type:
+    """float32, or float64 where a product of so many floors would underflow."""
+    deep = floor > 0 and views * -np.log10(floor) > SMALLEST_FLOAT32_EXPONENT
+    return np.float64 if deep else np.float32
+
+
+def _check(score: Floats, cell_from_image: Floats, cameras: Floats, floor: float, backend: str) -> None:
+    views = len(score)
     if cell_from_image.shape != (views, 2, 3) or cameras.shape != (views, CAMERA_NUMBERS):
         raise ValueError(f"score has {views} views, got cells {cell_from_image.shape} and cameras {cameras.shape}")
     if floor < 0 or (score.size and float(score.min()) < 0):
         raise ValueError("scores and floor must be non-negative")
     if backend not in BODIES:
         raise ValueError(f"unknown backend '{backend}', known: {', '.join(BODIES)}")
-    centre, side, n = grid
-    deep = floor > 0 and views * -np.log10(floor) > SMALLEST_FLOAT32_EXPONENT
-    dtype = np.dtype(np.float64 if deep else np.float32)
-    if out is None or out.shape != (n, n, n, joints) or out.dtype != dtype:
-        out = np.empty((n, n, n, joints), dtype=dtype)
-    BODIES[backend](
+
+
+def _as_bodies_take_them(score: Floats, cell_from_image: Floats, cameras: Floats) -> tuple[Any, Any, Any]:
+    return (
         np.ascontiguousarray(score, dtype=np.float32),
         np.ascontiguousarray(cell_from_image, dtype=np.float64),
         np.ascontiguousarray(cameras, dtype=np.float64),
-        np.asarray(centre, dtype=np.float64),
-        float(side),
-        float(floor),
-        out,
     )
-    return out

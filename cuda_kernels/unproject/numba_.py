@@ -1,108 +1,140 @@
-"""`unproject` for CPUs: a thread takes rows of voxels; per row and view first all projections, then all gathers.
+"""`unproject` for CPUs: sub-blocks of 4^3 voxels, all joints side by side in vectors; for one frame one thread.
 
-Joints lie side by side in the maps (padded to a multiple of LANES), so that one gather of four cells serves them all.
+Joints lie side by side in the maps (padded to a multiple of LANES), so that one gather of four cells serves them all. A
+border of zeros round the maps spares every check: what lies outside is sampled at the border's corner.
 """
 
-import math
+from typing import NamedTuple
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
-from calib import distortion
-from cuda_kernels.unproject.simd import LANES, multiply_bilinear
+from cuda_kernels.memory import of_this_thread
+from cuda_kernels.unproject.cells import camera_steps, cell_from_distorted, project_to_cells
+from cuda_kernels.unproject.simd import LANES, fill_voxels
 
-_distort_pinhole = numba.njit(distortion.distort_pinhole, inline="always")
-_fisheye_scale = numba.njit(distortion.fisheye_scale, inline="always")
+SUB = 4  # voxels along a side of a sub-block: the unit that is evaluated or left out as a whole
+INSIDE = SUB**3
 
 
-@numba.njit(fastmath={"contract", "nsz", "arcp"}, error_model="numpy")
-def _row_normalised(camera, origin, step_z, x, y):  # type: ignore[no-untyped-def]
-    """Undistorted normalised coordinates of a row of voxels, `step_z` metres apart along z from `origin`; NaN
-    where the camera cannot see, which every later comparison then refuses.
+class Views(NamedTuple):
+    """Maps (flat, padded by one cell and to `wide` joints) and cameras, ready to be sampled."""
+
+    maps: NDArray[np.float32]
+    h: int
+    w: int
+    wide: int
+    floor: np.float32
+    cameras: NDArray[np.float64]
+    cells: NDArray[np.float64]
+    steps: NDArray[np.float64]
+
+
+class Scratch(NamedTuple):
+    """Room for one sub-block: cells of its voxels in one view, corners (V, INSIDE) and weights (V, 4, INSIDE) in all,
+    likelihoods (INSIDE * wide,).
     """
-    x0 = camera[0] * origin[0] + camera[1] * origin[1] + camera[2] * origin[2] + camera[9]
-    y0 = camera[3] * origin[0] + camera[4] * origin[1] + camera[5] * origin[2] + camera[10]
-    z0 = camera[6] * origin[0] + camera[7] * origin[1] + camera[8] * origin[2] + camera[11]
-    dx, dy, dz = camera[2] * step_z, camera[5] * step_z, camera[8] * step_z
-    limit = camera[35] * camera[35]
-    for i in range(x.size):
-        z = z0 + i * dz
-        inverse = 1.0 / z
-        xi, yi = (x0 + i * dx) * inverse, (y0 + i * dy) * inverse
-        seen = (z > 1e-6) & (xi * xi + yi * yi < limit)
-        x[i] = xi if seen else np.nan
-        y[i] = yi if seen else np.nan
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    corner: NDArray[np.int64]
+    weight: NDArray[np.float32]
+    voxels: NDArray[np.floating]
 
 
-@numba.njit(fastmath={"contract", "nsz", "arcp"}, error_model="numpy")
-def _row_cells(camera, m, x, y):  # type: ignore[no-untyped-def]
-    """Turn normalised coordinates into cells of the heat map, in place; `m` takes distorted coordinates to cells."""
-    # A tuple of scalars, so that the compiler sees that writing x and y leaves the coefficients alone.
-    k = (
-        camera[21], camera[22], camera[23], camera[24], camera[25], camera[26], camera[27],
-        camera[28], camera[29], camera[30], camera[31], camera[32], camera[33], camera[34],
-    )  # fmt: skip
-    if camera[35] < 0:
-        for i in range(x.size):
-            scale = _fisheye_scale(max(math.sqrt(x[i] * x[i] + y[i] * y[i]), 1e-12), k)
-            x[i], y[i] = x[i] * scale, y[i] * scale
-    else:
-        for i in range(x.size):
-            x[i], y[i] = _distort_pinhole(x[i], y[i], k)
-    m00, m01, m02, m10, m11, m12, m20, m21, m22 = (
-        m[0, 0], m[0, 1], m[0, 2], m[1, 0], m[1, 1], m[1, 2], m[2, 0], m[2, 1], m[2, 2],
-    )  # fmt: skip
-    for i in range(x.size):
-        xi, yi = x[i], y[i]
-        w = 1.0 / (m20 * xi + m21 * yi + m22)
-        x[i] = (m00 * xi + m01 * yi + m02) * w
-        y[i] = (m10 * xi + m11 * yi + m12) * w
-
-
-@numba.njit(parallel=True, fastmath={"contract", "nsz", "arcp"}, cache=True, error_model="numpy")
-def unproject(score, cell_from_image, cameras, centre, side, floor, out):  # type: ignore[no-untyped-def]
-    """Fill `out`; see the contract in the folder's `__init__`. A border of zeros round the maps spares every check."""
+@numba.njit(nogil=True, cache=True)
+def make_views(score, cell_from_image, cameras, floor, step, room):  # type: ignore[no-untyped-def]
+    """The views of (V, h, w, J) maps for a grid whose voxels are `step` metres wide; `room` (padded maps,) is used."""
     views, h, w, joints = score.shape
-    n = out.shape[0]
     wide = (joints + LANES - 1) // LANES * LANES
-    padded = np.zeros((views, h + 2, w + 2, wide), np.float32)
+    padded = room.reshape(views, h + 2, w + 2, wide)
+    padded[:] = 0
     padded[:, 1:-1, 1:-1, :joints] = score
-    maps = padded.reshape(-1)
-    row, view_size = (w + 2) * wide, (h + 2) * (w + 2) * wide
-    step, start = side / n, 0.5 - n / 2
-    floor32 = np.float32(floor)
-    cell_from_distorted = np.empty((views, 3, 3))
+    steps = np.empty((3, INSIDE))
+    for i in range(INSIDE):
+        steps[0, i], steps[1, i], steps[2, i] = i // SUB**2 * step, i // SUB % SUB * step, i % SUB * step
+    turned = np.empty((views, 3, INSIDE))
     for view in range(views):
-        for a in range(3):
-            for b in range(3):
-                image, affine = cameras[view, 12:21], cell_from_image[view]
-                cell_from_distorted[view, a, b] = image[6 + b]
-                if a < 2:
-                    cell_from_distorted[view, a, b] *= affine[a, 2]
-                    cell_from_distorted[view, a, b] += affine[a, 0] * image[b] + affine[a, 1] * image[3 + b]
-    for slab in numba.prange(n):
-        cell_x, cell_y = np.empty(n), np.empty(n)
-        voxels = np.empty((n, wide), out.dtype)
-        flat = voxels.reshape(-1)
-        origin = np.empty(3)
-        for j in range(n):
-            origin[0] = centre[0] + (slab + start) * step
-            origin[1] = centre[1] + (j + start) * step
-            origin[2] = centre[2] + start * step
-            voxels[:] = 1
-            for view in range(views):
-                _row_normalised(cameras[view], origin, step, cell_x, cell_y)
-                _row_cells(cameras[view], cell_from_distorted[view], cell_x, cell_y)
-                for i in range(n):
-                    cx, cy = cell_x[i], cell_y[i]
-                    if cx > -1.0 and cy > -1.0 and cx < w and cy < h:
-                        x, y = int(cx + 1.0), int(cy + 1.0)
-                        fx, fy = np.float32(cx + 1.0 - x), np.float32(cy + 1.0 - y)
-                        corner = view * view_size + y * row + x * wide
-                        one = np.float32(1)
-                        weights = ((one - fx) * (one - fy), fx * (one - fy), (one - fx) * fy, fx * fy)
-                        for at in range(0, wide, LANES):
-                            multiply_bilinear(maps, corner + at, wide, row, weights, floor32, flat, i * wide + at)
-                    else:
-                        voxels[i] *= floor32
-            out[slab, j] = voxels[:, :joints]
+        turned[view] = camera_steps(cameras[view], steps)
+    cells = cell_from_distorted(cameras, cell_from_image)
+    return Views(padded.reshape(-1), h, w, wide, np.float32(floor), cameras, cells, turned)
+
+
+@numba.njit(nogil=True, cache=True)
+def make_scratch(views, like):  # type: ignore[no-untyped-def]
+    """Room for one sub-block of likelihoods of the type of `like`."""
+    count, x, y = len(views.cameras), np.empty(INSIDE), np.empty(INSIDE)
+    corner, weight = np.empty((count, INSIDE), np.int64), np.empty((count, 4, INSIDE), np.float32)
+    return Scratch(x, y, corner, weight, np.empty(INSIDE * views.wide, like.dtype))
+
+
+@numba.njit(nogil=True, cache=True)
+def _corners(views, view, scratch):  # type: ignore[no-untyped-def]
+    """Turn cells into places in a view's map and bilinear weights; outside the map, to its empty corner."""
+    x, y, corner = scratch.x, scratch.y, scratch.corner[view]
+    w0, w1, w2, w3 = scratch.weight[view, 0], scratch.weight[view, 1], scratch.weight[view, 2], scratch.weight[view, 3]
+    h, w, wide = views.h, views.w, views.wide
+    row, first = (w + 2) * wide, view * (h + 2) * (w + 2) * wide
+    one = np.float32(1)
+    for i in range(INSIDE):
+        inside = (x[i] > -1.0) & (y[i] > -1.0) & (x[i] < w) & (y[i] < h)
+        cx, cy = x[i] + 1.0 if inside else 0.0, y[i] + 1.0 if inside else 0.0
+        left, top = np.int64(cx), np.int64(cy)
+        fx, fy = np.float32(cx - left), np.float32(cy - top)
+        corner[i] = first + top * row + left * wide
+        w0[i], w1[i] = (one - fx) * (one - fy), fx * (one - fy)
+        w2[i], w3[i] = (one - fx) * fy, fx * fy
+
+
+@numba.njit(nogil=True, cache=True)
+def fill(views, origin, scratch):  # type: ignore[no-untyped-def]
+    """Likelihoods of all joints in the sub-block whose first voxel has its centre at `origin`, in `scratch.voxels`."""
+    for view in range(len(views.cameras)):
+        project_to_cells(views.cameras[view], views.cells[view], origin, views.steps[view], scratch.x, scratch.y)
+        _corners(views, view, scratch)
+    wide = views.wide
+    fill_voxels(views.maps, scratch.corner, scratch.weight, wide, (views.w + 2) * wide, views.floor, scratch.voxels)
+
+
+def padded_size(score) -> int:  # type: ignore[no-untyped-def]
+    """Numbers in maps (V, h, w, J) when padded by a cell on every side and to whole vectors of joints."""
+    views, h, w, joints = score.shape
+    return int(views * (h + 2) * (w + 2) * ((joints + LANES - 1) // LANES) * LANES)
+
+
+def unproject(score, cell_from_image, cameras, centre, side, floor, out) -> None:  # type: ignore[no-untyped-def]
+    """Fill `out`; see the contract in the folder's `__init__`."""
+    room = of_this_thread().array("maps", padded_size(score), np.float32)
+    _unproject((score, cell_from_image, cameras, floor), centre, side, room, out)
+
+
+@numba.njit(nogil=True, cache=True)
+def _unproject(maps, centre, side, room, out):  # type: ignore[no-untyped-def]
+    score, cell_from_image, cameras, floor = maps
+    n, step = out.shape[0], side / out.shape[0]
+    views = make_views(score, cell_from_image, cameras, floor, step, room)
+    scratch = make_scratch(views, out)
+    origin = np.empty(3)
+    for a in range(0, n, SUB):
+        for b in range(0, n, SUB):
+            for c in range(0, n, SUB):
+                origin[0] = centre[0] + (a + 0.5 - n / 2) * step
+                origin[1] = centre[1] + (b + 0.5 - n / 2) * step
+                origin[2] = centre[2] + (c + 0.5 - n / 2) * step
+                fill(views, origin, scratch)
+                _copy_out(scratch.voxels, views.wide, a, b, c, out)
+
+
+@numba.njit(nogil=True, cache=True)
+def _copy_out(voxels, wide, a, b, c, out):  # type: ignore[no-untyped-def]
+    """Copy a sub-block's voxels (INSIDE * wide,) to where they belong in `out` (n, n, n, J)."""
+    n, joints = out.shape[0], out.shape[3]
+    for i in range(min(SUB, n - a)):
+        for j in range(min(SUB, n - b)):
+            line, first = out[a + i, b + j].reshape(-1), (i * SUB + j) * SUB * wide
+            for k in range(min(SUB, n - c)):
+                source = voxels[first + k * wide : first + k * wide + joints]
+                target = line[(c + k) * joints : (c + k + 1) * joints]
+                for lane in range(joints):
+                    target[lane] = source[lane]

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calib.rig import Rig
-from cuda_kernels.active import blocks_a_side, peaks, split_by_likelihood
-from cuda_kernels.limb_message import predicted_seconds
+from cuda_kernels.active import ActiveVoxels, blocks_a_side, split_by_likelihood
+from cuda_kernels.block_bound import weight_bound
+from cuda_kernels.limb_message import pair_seconds, transform_seconds
+from cuda_kernels.memory import of_this_thread
 from cuda_kernels.moments import moments
 from cuda_kernels.shell import Shell, gaussian_shell, interval_shell
-from cuda_kernels.unproject import unproject
-from harvest.reconstruct.certificate import missed_by_block
+from cuda_kernels.sum_product import Marginals, sum_product
+from cuda_kernels.tree import Tree
+from cuda_kernels.unproject import unproject, unproject_active
 from harvest.reconstruct.limb_lengths import LimbLengths
-from harvest.reconstruct.sum_product import SumProduct, Tree
 from harvest.skeleton import Skeleton
 
 Floats = NDArray[np.float64]
+Prune = Callable[[Floats], ActiveVoxels]
 DEMO_EPSILON = 1e-10
-FIRST_CUT = 1e-6  # likelihood over peak below which a voxel is left out at first
-OPEN_DOWN_TO = 0.3  # share of the tolerance that may be left after opening blocks, by the last certificate
+FIRST_CUT = 3e-4  # of the tolerance: likelihood over peak below which a voxel is left out at first
+COARSE_CUT = 1e-3  # the same where that keeps too many voxels; later rounds go down from there by certificate
+AIM = 0.3  # share of the tolerance that the next round aims at, by the last certificate
 DENSE_SHARE = 0.7  # of the cost of all voxels: from there on leaving some out does not pay
+ROUNDS = 6
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,18 @@ class FramePose:
     log_evidence: float = -np.inf
     error_bound: float = 0.0
     active: float = 0.0
-    marginals: list[tuple[NDArray[np.int16], Floats]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Inference:
+    """The voxels that took part, what they tell each other, and the certified total-variation error of any marginal.
+
+    Its arrays last until the same thread infers again.
+    """
+
+    active: ActiveVoxels
+    marginals: Marginals
+    bound: float
 
 
 class PictorialModel:
@@ -71,10 +88,15 @@ class PictorialModel:
     def __init__(self, skeleton: Skeleton, lengths: LimbLengths, settings: PictorialSettings) -> None:
         """Take the skeleton, the lengths and the settings as they are."""
         self.skeleton, self.lengths, self.settings = skeleton, lengths, settings
-        self._likelihood: NDArray[np.floating] | None = None  # memory that one frame hands to the next
+        self._trees: dict[float, Tree] = {}
 
     def tree(self, step_m: float) -> Tree:
         """The limbs as shells on a grid whose voxels are `step_m` metres wide."""
+        if step_m not in self._trees:
+            self._trees[step_m] = self._make_tree(step_m)
+        return self._trees[step_m]
+
+    def _make_tree(self, step_m: float) -> Tree:
         shells: list[Shell | None] = [None] * len(self.skeleton.joints)
         for joint, parent in enumerate(self.skeleton.parents):
             if parent >= 0:
@@ -101,76 +123,82 @@ class PictorialModel:
         """
         settings = self.settings
         grid = (centre_m, side_m, settings.voxels)
-        cameras = np.stack([camera.packed() for camera in rig.cameras])
+        cameras = np.stack([camera.packed for camera in rig.cameras])
         cells = np.stack([invert_affine(affine) for affine in image_from_heatmap])
         if settings.sharpness != 1.0:
             score = score ** np.float32(settings.sharpness)
-        likelihood = unproject(score, cells, cameras, grid, settings.floor, settings.backend, self._likelihood)
-        self._likelihood = likelihood
-        if settings.published_demo:
-            likelihood += DEMO_EPSILON
-        for name in self.skeleton.latent:
-            likelihood[..., self.skeleton.index(name)] = 1.0
-        run, bound = infer_marginals(self.tree(side_m / settings.voxels), likelihood, settings)
-        joints = len(self.skeleton.joints)
-        if run is None:
+        views = score, cells, cameras, grid, settings.floor
+        latent = [self.skeleton.index(name) for name in self.skeleton.latent]
+        if latent or settings.published_demo:
+            likelihood = unproject(*views, settings.backend)
+            if settings.published_demo:
+                likelihood += DEMO_EPSILON
+            likelihood[..., latent] = 1.0
+
+            def prune(cut: Floats) -> ActiveVoxels:
+                return split_by_likelihood(likelihood, cut)
+        else:
+
+            def prune(cut: Floats) -> ActiveVoxels:
+                return unproject_active(*views, cut, settings.backend, of_this_thread())
+
+        found = infer_marginals(self.tree(side_m / settings.voxels), prune, settings)
+        if found is None:
             return self.not_found()
-        mean, cov = np.empty((joints, 3)), np.empty((joints, 3, 3))
-        for joint in range(joints):
-            mean[joint], cov[joint] = moments(run.marginal[joint], run.active.voxels[joint], grid, settings.backend)
-        evidence = run.log_evidence + float(np.log(run.active.peak).sum())
-        active = float(np.mean([len(voxels) for voxels in run.active.voxels]))
-        marginals = list(zip(run.active.voxels, run.marginal, strict=True))
-        return FramePose(mean, cov, True, evidence, bound, active, marginals)
+        active = found.active
+        mean, cov = moments(found.marginals.marginal, active.place, active.starts, grid, settings.backend)
+        evidence = found.marginals.log_evidence + float(np.log(active.peak).sum())
+        return FramePose(mean, cov, True, evidence, found.bound, float(active.counts.mean()))
 
 
-def infer_marginals(
-    tree: Tree, likelihood: NDArray[np.floating], settings: PictorialSettings
-) -> tuple[SumProduct | None, float]:
+def infer_marginals(tree: Tree, prune: Prune, settings: PictorialSettings) -> Inference | None:
     """Messages and marginals over the voxels that matter, and the certified bound on what the others would change.
 
-    Voxels are pruned by their likelihood at first. Where the certificate exceeds the tolerance, the blocks that may
-    hold most of what was missed are opened: all their voxels count. None where no pose has any weight on the grid.
+    Voxels are pruned by their likelihood at first. Where the certificate exceeds the tolerance, the next round cuts
+    by what
+    a voxel can weigh: its likelihood times the certificate's bound for its block. Where that does not pay, all voxels
+    take part. None where no pose has any weight on the grid.
+
+    Args:
+        prune: gives the voxels above a cut (J, B, B, B) on a grid of settings.voxels a side.
     """
-    n, joints = likelihood.shape[0], likelihood.shape[3]
-    exact = settings.tolerance == 0 or settings.published_demo
-    peak = peaks(likelihood)
-    if not (peak > 0).all():
-        return None, 0.0
-    blocks = blocks_a_side(n)
-    cut = np.full((joints, blocks, blocks, blocks), 0.0 if exact else FIRST_CUT)
-    while True:
-        active = split_by_likelihood(likelihood, peak, cut, settings.backend)
-        run = SumProduct(tree, active, n, settings.backend, settings.published_demo)
-        if cut.any() and run.predicted_seconds() > DENSE_SHARE * _dense_seconds(tree, n):
-            cut[:] = 0.0
-            continue
-        found = run.run()
-        if not cut.any():
-            return (run if found else None), 0.0
-        if found:
-            missed = missed_by_block(run)
-            bound = float(missed.sum())
-            if bound <= settings.tolerance:
-                return run, bound
-            cut[_largest_until(missed, bound - OPEN_DOWN_TO * settings.tolerance)] = 0.0
-        else:
-            cut[:] = 0.0
+    n, joints = settings.voxels, len(tree.parents)
+    shape = (joints,) + (blocks_a_side(n),) * 3
+    dense, memory = _dense_seconds(tree, n), of_this_thread()
+    if settings.tolerance > 0 and not settings.published_demo:
+        for first in (FIRST_CUT * settings.tolerance, COARSE_CUT):
+            cut, least = np.full(shape, first), first
+            for _ in range(ROUNDS):
+                active = prune(cut)
+                if _seconds(tree, active, n) > DENSE_SHARE * dense:
+                    break
+                marginals = sum_product(tree, active, n, settings.backend, memory=memory)
+                if marginals is None:
+                    break
+                weight = weight_bound(tree, active, marginals, n)
+                bound = float((active.dropped * weight).sum())
+                if bound <= settings.tolerance:
+                    return Inference(active, marginals, bound)
+                least *= float(np.clip(AIM * settings.tolerance / bound, 1e-4, 0.1))
+                cut = least / weight
+    active = prune(np.zeros(shape))
+    backend, twice = ("reference", True) if settings.published_demo else (settings.backend, False)
+    marginals = sum_product(tree, active, n, backend, twice, memory)
+    return None if marginals is None else Inference(active, marginals, 0.0)
+
+
+def _seconds(tree: Tree, active: ActiveVoxels, n: int) -> float:
+    """Predicted cost of all messages over these voxels."""
+    kept = active.counts
+    return sum(
+        2 * min(pair_seconds(kept[a], kept[b], shell.interval), transform_seconds(n, shell.highest))
+        for a, b, shell in tree.limbs
+    )
 
 
 def _dense_seconds(tree: Tree, n: int) -> float:
     """Predicted cost of all messages over the whole grid."""
-    return sum(2 * min(predicted_seconds(n**3, n**3, shell, n).values()) for shell in tree.shells if shell is not None)
-
-
-def _largest_until(missed: Floats, enough: float) -> NDArray[np.bool_]:
-    """Which entries, the largest first, add up to `enough`."""
-    flat = missed.ravel()
-    order = np.argsort(-flat)
-    taken = order[: int(np.searchsorted(np.cumsum(flat[order]), enough)) + 1]
-    mask = np.zeros(flat.size, np.bool_)
-    mask[taken] = True
-    return mask.reshape(missed.shape)
+    return sum(2 * transform_seconds(n, shell.highest) for _, _, shell in tree.limbs)
 
 
 @lru_cache(maxsize=512)
