@@ -93,7 +93,7 @@ def _report(run: Run, out: Path, key: str) -> str:
 STAGES = (
     Stage("locate", 1, (), _locate),
     Stage("detect", 1, ("locate",), _detect),
-    Stage("reconstruct", 1, ("locate", "detect"), _reconstruct),
+    Stage("reconstruct", 2, ("locate", "detect"), _reconstruct),
     Stage("select", 1, ("reconstruct",), _select),
     Stage("label", 1, ("detect", "reconstruct", "select"), _label),
     Stage("report", 1, ("locate", "detect", "reconstruct", "select", "label"), _report),

@@ -52,7 +52,7 @@ def dense(run, n):
 def infer(tree, likelihood, **settings):
     """What inference finds from a dense likelihood."""
     voxels = PictorialSettings(voxels=len(likelihood), **settings)
-    return infer_marginals(tree, lambda cut: split_by_likelihood(likelihood, cut), voxels)
+    return infer_marginals(tree, lambda cut, most: split_by_likelihood(likelihood, cut), voxels)
 
 
 @pytest.mark.parametrize(("parents", "order"), [CHAIN, STAR, FORK])

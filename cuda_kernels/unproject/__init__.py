@@ -62,18 +62,19 @@ def unproject_active(  # noqa: PLR0913 - the arguments of `unproject` and what t
     cut: NDArray[np.float64],
     backend: str = "numba",
     memory: Memory | None = None,
-) -> ActiveVoxels:
+    most: int | None = None,
+) -> ActiveVoxels | None:
     """What pruning by likelihood keeps of `unproject`, without ever writing what it does not keep.
 
     Args:
         cut: (J, B, B, B), as for `cuda_kernels.active.split_by_likelihood`; the rest as for `unproject`.
         memory: where all voxels are written if nothing is cut.
+        most: voxels, of all joints together, for which there shall be room while looking; if it runs out, None.
     Returns:
         The voxels, values and peaks of `split_by_likelihood`, in another order within a joint. `dropped` is not below
         the true sum and above it by at most the cut times the number of voxels of the block, because blocks of 4^3
-        voxels
-        whose upper bound lies below the cut are not looked into: the bound stands for each of their voxels. Where
-        nothing is cut and the floor is positive, all voxels, in the order of the grid.
+        voxels whose upper bound lies below the cut are not looked into: the bound stands for each of their voxels.
+        Where nothing is cut and the floor is positive, all voxels, in the order of the grid.
     Raises:
         ValueError: as `unproject` and `split_by_likelihood`.
     """
@@ -81,7 +82,8 @@ def unproject_active(  # noqa: PLR0913 - the arguments of `unproject` and what t
     centre, side, n = grid
     check_cut(cut, score.shape[3], n)
     if backend == "reference":
-        return split_by_likelihood(unproject(score, cell_from_image, cameras, grid, floor, backend), cut, backend)
+        found = split_by_likelihood(unproject(score, cell_from_image, cameras, grid, floor, backend), cut, backend)
+        return None if most is not None and found.starts[-1] > most else found
     if floor > 0 and not cut.any():
         memory, kind = memory or Memory(), likelihood_type(len(score), floor)
         whole = memory.array("likelihood", n**3 * score.shape[3], kind).reshape(n, n, n, -1)
@@ -89,7 +91,9 @@ def unproject_active(  # noqa: PLR0913 - the arguments of `unproject` and what t
     maps, cells, packed = _as_bodies_take_them(score, cell_from_image, cameras)
     like: Floats = np.empty(0, likelihood_type(len(score), floor))
     place = np.asarray(centre, np.float64), float(side), int(n)
-    return ActiveVoxels(*active_.unproject_active(maps, cells, packed, place, float(floor), cut, like))
+    limit = n**3 * score.shape[3] if most is None else most
+    complete, *found = active_.unproject_active((maps, cells, packed, float(floor)), place, cut, like, limit)
+    return ActiveVoxels(*found) if complete else None
 
 
 def likelihood_type(views: int, floor: float) -> type:

@@ -215,10 +215,11 @@ def _enlarged(array, room):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _collect(search, blocks, bound, limit, peak, scratch):  # type: ignore[no-untyped-def]
+def _collect(search, blocks, bound, limit, peak, scratch, most):  # type: ignore[no-untyped-def]
     """Voxels that reach their cut times the largest likelihood so far: place, likelihood, joint; and dropped (B^3, J).
 
-    `peak` grows to the true largest, so that a few early voxels are too many; see `_by_joint`.
+    `peak` grows to the true largest, so that a few early voxels are too many; see `_by_joint`. Ends early once there
+    are more than `most`.
     """
     joints = peak.size
     voxel, joint_of = np.empty(FIRST_ROOM, np.int32), np.empty(FIRST_ROOM, np.int16)
@@ -231,6 +232,8 @@ def _collect(search, blocks, bound, limit, peak, scratch):  # type: ignore[no-un
         if not _may_matter(bound[block], limit[block], peak):
             dropped[block] += bound[block, :joints] * np.float64(SUBS * INSIDE)
             continue
+        if count > most:
+            break
         for sub in range(SUBS):
             _sub_block(block, blocks, sub, at)
             if max(at[0], at[1], at[2]) >= search.windows.shape[2]:
@@ -291,15 +294,18 @@ def _by_joint(found, limit, peak, n, blocks):  # type: ignore[no-untyped-def]
     return starts, places, values, share.reshape(joints, blocks, blocks, blocks), peak
 
 
-def unproject_active(score, cell_from_image, cameras, grid, floor, cut, like) -> Any:  # type: ignore[no-untyped-def]
-    """The fields of `ActiveVoxels`; `grid` (centre, side, n), `like` an array of the type in which to multiply."""
-    memory, size = of_this_thread(), padded_size(score)
+def unproject_active(maps, grid, cut, like, most) -> Any:  # type: ignore[no-untyped-def]
+    """Whether `most` voxels were room enough, and the fields of `ActiveVoxels`, or their beginning if not.
+
+    maps: (score, cell_from_image, cameras, floor); grid: (centre, side, n); like: an array of the type to multiply in.
+    """
+    memory, size = of_this_thread(), padded_size(maps[0])
     room = memory.array("maps", size, np.float32), memory.array("largest", size, np.float32)
-    return _unproject_active((score, cell_from_image, cameras, floor), grid, cut, like, room)
+    return _unproject_active(maps, grid, cut, like, room, most)
 
 
 @numba.njit(nogil=True, cache=True)
-def _unproject_active(maps, grid, cut, like, room):  # type: ignore[no-untyped-def]
+def _unproject_active(maps, grid, cut, like, room, most):  # type: ignore[no-untyped-def]
     (score, cell_from_image, cameras, floor), (centre, side, n) = maps, grid
     joints, blocks, step = score.shape[3], cut.shape[1], side / n
     views = make_views(score, cell_from_image, cameras, floor, step, room[0])
@@ -314,5 +320,5 @@ def _unproject_active(maps, grid, cut, like, room):  # type: ignore[no-untyped-d
         _bound(search, at, 2, bound[block])
     limit = np.ascontiguousarray(cut.reshape(joints, -1).T)
     peak = _first_peaks(search, blocks, bound, scratch, joints)
-    found = _collect(search, blocks, bound, limit, peak, scratch)
-    return _by_joint(found, limit, peak, n, blocks)
+    found = _collect(search, blocks, bound, limit, peak, scratch, most)
+    return (found[0].size <= most, *_by_joint(found, limit, peak, n, blocks))

@@ -23,13 +23,14 @@ from harvest.reconstruct.limb_lengths import LimbLengths
 from harvest.skeleton import Skeleton
 
 Floats = NDArray[np.float64]
-Prune = Callable[[Floats], ActiveVoxels]
+Prune = Callable[[Floats, int], ActiveVoxels | None]
 DEMO_EPSILON = 1e-10
 FIRST_CUT = 3e-4  # of the tolerance: likelihood over peak below which a voxel is left out at first
 COARSE_CUT = 1e-3  # the same where that keeps too many voxels; later rounds go down from there by certificate
 AIM = 0.3  # share of the tolerance that the next round aims at, by the last certificate
 DENSE_SHARE = 0.7  # of the cost of all voxels: from there on leaving some out does not pay
-ROUNDS = 6
+IN_REACH = 0.4  # share of the pairs of voxels that a sum over pairs does not pass over, where they are many
+ROUND_SECONDS = 5e-3  # predicted cost of a round without its messages, at 64^3
 
 
 @dataclass(frozen=True)
@@ -135,12 +136,12 @@ class PictorialModel:
                 likelihood += DEMO_EPSILON
             likelihood[..., latent] = 1.0
 
-            def prune(cut: Floats) -> ActiveVoxels:
+            def prune(cut: Floats, most: int) -> ActiveVoxels | None:
                 return split_by_likelihood(likelihood, cut)
         else:
 
-            def prune(cut: Floats) -> ActiveVoxels:
-                return unproject_active(*views, cut, settings.backend, of_this_thread())
+            def prune(cut: Floats, most: int) -> ActiveVoxels | None:
+                return unproject_active(*views, cut, settings.backend, of_this_thread(), most)
 
         found = infer_marginals(self.tree(side_m / settings.voxels), prune, settings)
         if found is None:
@@ -154,44 +155,54 @@ class PictorialModel:
 def infer_marginals(tree: Tree, prune: Prune, settings: PictorialSettings) -> Inference | None:
     """Messages and marginals over the voxels that matter, and the certified bound on what the others would change.
 
-    Voxels are pruned by their likelihood at first. Where the certificate exceeds the tolerance, the next round cuts
-    by what
-    a voxel can weigh: its likelihood times the certificate's bound for its block. Where that does not pay, all voxels
-    take part. None where no pose has any weight on the grid.
+    Voxels are pruned by their likelihood at first. Where the certificate exceeds the tolerance, the next round cuts by
+    what a voxel can weigh: its likelihood times the certificate's bound for its block. Where that does not pay, all
+    voxels take part. None where no pose has any weight on the grid.
 
     Args:
-        prune: gives the voxels above a cut (J, B, B, B) on a grid of settings.voxels a side.
+        prune: gives the voxels above a cut (J, B, B, B) on a grid of settings.voxels a side, or None if they are more
+            than so many.
     """
-    n, joints = settings.voxels, len(tree.parents)
+    n, joints, memory = settings.voxels, len(tree.parents), of_this_thread()
     shape = (joints,) + (blocks_a_side(n),) * 3
-    dense, memory = _dense_seconds(tree, n), of_this_thread()
     if settings.tolerance > 0 and not settings.published_demo:
         for first in (FIRST_CUT * settings.tolerance, COARSE_CUT):
-            cut, least = np.full(shape, first), first
-            for _ in range(ROUNDS):
-                active = prune(cut)
-                if _seconds(tree, active, n) > DENSE_SHARE * dense:
-                    break
-                marginals = sum_product(tree, active, n, settings.backend, memory=memory)
-                if marginals is None:
-                    break
-                weight = weight_bound(tree, active, marginals, n)
-                bound = float((active.dropped * weight).sum())
-                if bound <= settings.tolerance:
-                    return Inference(active, marginals, bound)
-                least *= float(np.clip(AIM * settings.tolerance / bound, 1e-4, 0.1))
-                cut = least / weight
-    active = prune(np.zeros(shape))
+            found = _within_tolerance(tree, prune, np.full(shape, first), settings)
+            if found is not None:
+                return found
+    active = prune(np.zeros(shape), joints * n**3)
     backend, twice = ("reference", True) if settings.published_demo else (settings.backend, False)
-    marginals = sum_product(tree, active, n, backend, twice, memory)
-    return None if marginals is None else Inference(active, marginals, 0.0)
+    marginals = None if active is None else sum_product(tree, active, n, backend, twice, memory)
+    return None if active is None or marginals is None else Inference(active, marginals, 0.0)
+
+
+def _within_tolerance(tree: Tree, prune: Prune, cut: Floats, settings: PictorialSettings) -> Inference | None:
+    """What the voxels above a cut give, or above lower and lower ones; None if that fails or does not pay."""
+    n, least, spent = settings.voxels, float(cut.flat[0]), 0.0
+    enough = DENSE_SHARE * _dense_seconds(tree, n)
+    per_pair = sum(2 * IN_REACH * pair_seconds(1, 1, shell.interval) for _, _, shell in tree.limbs)
+    most = int(len(tree.parents) * np.sqrt(enough / per_pair))
+    while True:
+        active = prune(cut, most)
+        spent += enough if active is None else ROUND_SECONDS + _seconds(tree, active, n)
+        if active is None or spent > enough:
+            return None
+        marginals = sum_product(tree, active, n, settings.backend, memory=of_this_thread())
+        if marginals is None:
+            return None
+        weight = weight_bound(tree, active, marginals, n)
+        bound = float((active.dropped * weight).sum())
+        if bound <= settings.tolerance:
+            return Inference(active, marginals, bound)
+        least *= float(np.clip(AIM * settings.tolerance / bound, 1e-4, 0.1))
+        cut = least / weight
 
 
 def _seconds(tree: Tree, active: ActiveVoxels, n: int) -> float:
     """Predicted cost of all messages over these voxels."""
     kept = active.counts
     return sum(
-        2 * min(pair_seconds(kept[a], kept[b], shell.interval), transform_seconds(n, shell.highest))
+        2 * min(IN_REACH * pair_seconds(kept[a], kept[b], shell.interval), transform_seconds(n, shell.highest))
         for a, b, shell in tree.limbs
     )
 

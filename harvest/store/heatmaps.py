@@ -31,7 +31,9 @@ def quantise(score: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.
 def dequantise(codes: NDArray[np.uint8], peak: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scores (..., h, w) float32 of codes and peaks; see `quantise`."""
     unit = ((np.arange(LEVELS + 1) / LEVELS) ** 2).astype(np.float32)
-    return np.asarray(unit[codes] * peak[..., None, None], dtype=np.float32)
+    score: NDArray[np.float32] = unit[codes]
+    score *= peak[..., None, None].astype(np.float32)
+    return score
 
 
 class HeatmapWriter:

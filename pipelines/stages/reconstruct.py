@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,14 @@ from tqdm import tqdm
 from calib.rig import Rig
 from harvest.errors import UserError
 from harvest.reconstruct.limb_lengths import LimbLengths, estimate_limb_lengths, typical_lengths
-from harvest.reconstruct.methods import collect, for_skeleton, infer_frame, triangulate, triangulated_peaks
+from harvest.reconstruct.methods import (
+    FrameResult,
+    collect,
+    for_skeleton,
+    infer_frame,
+    triangulate,
+    triangulated_peaks,
+)
 from harvest.reconstruct.pictorial import PictorialModel, PictorialSettings
 from harvest.reconstruct.volume import box_centres, box_side_m
 from harvest.skeleton import BUILT_IN, Limb, Skeleton, load_skeleton
@@ -113,11 +122,17 @@ def reconstruct_block(
     model = PictorialModel(body.skeleton, body.lengths, pictorial_settings(settings, body.sharpness))
     joints = triangulated_peaks(capture.rig, maps)[0]
     centres = box_centres(joints, boxes.centre_m[part], boxes.radius_m[part])
-    results = [
-        infer_frame(model, capture.rig, maps, t, (centres[t], body.side_m), settings.flip_prior)
-        for t in range(len(times))
-    ]
-    return collect(maps, times, results)
+
+    def infer(t: int) -> FrameResult:
+        return infer_frame(model, capture.rig, maps, t, (centres[t], body.side_m), settings.flip_prior)
+
+    with ThreadPoolExecutor(processors()) as threads:  # a frame is one thread's work, and does not hold the others up
+        return collect(maps, times, list(threads.map(infer, range(len(times)))))
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def pictorial_settings(settings: ReconstructSettings, sharpness: float) -> PictorialSettings:
