@@ -10,6 +10,7 @@ from cuda_kernels.block_bound import weight_bound
 from cuda_kernels.shell import gaussian_shell, interval_shell
 from cuda_kernels.sum_product import sum_product
 from cuda_kernels.tree import Tree
+from harvest.reconstruct.latent import with_latent
 from harvest.reconstruct.pictorial import Inference, PictorialSettings, infer_marginals
 
 CHAIN = (np.array([-1, 0, 1]), [0, 1, 2])
@@ -141,3 +142,20 @@ def test_the_published_demo_counts_evidence_twice_and_so_differs():
     twice = demo.marginals.down[1] * exact.active.value[exact.active.rows(1)] * exact.marginals.up[2]
     np.testing.assert_allclose(wrong[1], twice / twice.sum(), atol=1e-6)
     assert abs(wrong[1] - told[1]).max() > 1e-3
+
+
+def test_latent_joints_get_the_marginals_of_a_likelihood_that_is_one_everywhere():
+    n, rng = 24, np.random.default_rng(7)
+    tree, likelihood = noisy_problem(n, 1e-6, rng)
+    latent = [0, 2]
+    likelihood[..., latent] = 1.0
+    exact = infer(tree, likelihood, tolerance=0.0)
+    shown = np.ascontiguousarray(likelihood[..., [1, 3, 4]])
+
+    def prune(cut, most):
+        return with_latent(split_by_likelihood(shown, cut[[1, 3, 4]]), latent, n, cut)
+
+    for tolerance in (0.0, 1e-4):
+        found = infer_marginals(tree, prune, PictorialSettings(voxels=n, tolerance=tolerance))
+        distance = 0.5 * abs(dense(exact, n) - dense(found, n)).sum(axis=1).max()
+        assert distance <= found.bound + 1e-6 and found.bound <= tolerance

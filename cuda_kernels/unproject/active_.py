@@ -45,36 +45,41 @@ def _windows(views, bending, centre, step, n):  # type: ignore[no-untyped-def]
     """
     side = (n + SUB - 1) // SUB
     out = np.empty((len(views.cameras), 4, side, side, side), np.int32)
-    steps, origin = np.zeros((3, side + 1)), np.empty(3)
-    steps[2] = np.arange(side + 1) * (SUB * step)
-    x, y = np.empty((2, side + 1, side + 1)), np.empty((2, side + 1, side + 1))
-    low_x, high_x, low_y, high_y = np.empty(side), np.empty(side), np.empty(side), np.empty(side)
-    margin = np.empty(side)
+    line = side + 1
+    steps, origin, boxes = np.zeros((3, line * line)), np.empty(3), line * side - 1
+    for i in range(line * line):
+        steps[1, i], steps[2, i] = SUB * step * (i // line), SUB * step * (i % line)
+    x, y, margin = np.empty((2, line * line)), np.empty((2, line * line)), np.empty(boxes)
+    low_x, high_x, low_y, high_y = np.empty(boxes), np.empty(boxes), np.empty(boxes), np.empty(boxes)
+    touched = np.empty((4, boxes), np.int32)
     for view in range(len(views.cameras)):
         turned, bend = camera_steps(views.cameras[view], steps), bending[view]
-        for a in range(side + 1):
-            for b in range(side + 1):
-                origin[0] = centre[0] + (SUB * a - n / 2) * step
-                origin[1] = centre[1] + (SUB * b - n / 2) * step
-                origin[2] = centre[2] - n / 2 * step
-                line_x, line_y = x[a % 2, b], y[a % 2, b]
-                project_to_cells(views.cameras[view], views.cells[view], origin, turned, line_x, line_y)
-            if a > 0:
-                for b in range(side):
-                    _extent((x[0, b], x[0, b + 1], x[1, b], x[1, b + 1]), low_x, high_x)
-                    _extent((y[0, b], y[0, b + 1], y[1, b], y[1, b + 1]), low_y, high_y)
-                    for c in range(side):
-                        margin[c] = bend * ((high_x[c] - low_x[c]) ** 2 + (high_y[c] - low_y[c]) ** 2) + 1e-6
-                    _touched(low_y, high_y, margin, views.h, out[view, 0, a - 1, b], out[view, 1, a - 1, b])
-                    _touched(low_x, high_x, margin, views.w, out[view, 2, a - 1, b], out[view, 3, a - 1, b])
+        for a in range(line):
+            origin[0] = centre[0] + (SUB * a - n / 2) * step
+            origin[1], origin[2] = centre[1] - n / 2 * step, centre[2] - n / 2 * step
+            project_to_cells(views.cameras[view], views.cells[view], origin, turned, x[a % 2], y[a % 2])
+            if a == 0:
+                continue
+            _extent(x[0], x[1], line, low_x, high_x)
+            _extent(y[0], y[1], line, low_y, high_y)
+            for i in range(boxes):
+                margin[i] = bend * ((high_x[i] - low_x[i]) ** 2 + (high_y[i] - low_y[i]) ** 2) + 1e-6
+            _touched(low_y, high_y, margin, views.h, touched[0], touched[1])
+            _touched(low_x, high_x, margin, views.w, touched[2], touched[3])
+            for b in range(side):
+                out[view, :, a - 1, b] = touched[:, b * line : b * line + side]
     return out
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _extent(lines, low, high):  # type: ignore[no-untyped-def]
-    """Fill low and high (S,) with the extent of boxes between four lines of corners (S + 1,); MUCH if not seen."""
-    a, b, c, d = lines
-    e, f, g, h = a[1:], b[1:], c[1:], d[1:]
+def _extent(near, far, line, low, high):  # type: ignore[no-untyped-def]
+    """Fill low and high (N,) with the extent of the boxes between two planes of corners, MUCH if one is not seen.
+
+    Planes are flat, `line` corners a row; box i lies between corners i, i + 1, i + line and i + line + 1 of either.
+    Those that reach round the end of a row mean nothing.
+    """
+    a, b, c, d = near, near[1:], near[line:], near[line + 1 :]
+    e, f, g, h = far, far[1:], far[line:], far[line + 1 :]
     for i in range(low.size):
         least = min(min(min(a[i], b[i]), min(c[i], d[i])), min(min(e[i], f[i]), min(g[i], h[i])))
         most = max(max(max(a[i], b[i]), max(c[i], d[i])), max(max(e[i], f[i]), max(g[i], h[i])))
@@ -84,7 +89,7 @@ def _extent(lines, low, high):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _touched(low, high, margin, size, first, last):  # type: ignore[no-untyped-def]
-    """Fill first and last (S,) with the padded cells that samples from low to high touch on a map of `size` cells."""
+    """Fill first and last (N,) with the padded cells that samples from low to high touch on a map of `size` cells."""
     for i in range(low.size):
         start, end = max(low[i] - margin[i], -2.0), min(high[i] + margin[i], size + 1.0)
         first[i] = np.int32(max(np.floor(min(start, size + 2.0)) + 1, 0.0))

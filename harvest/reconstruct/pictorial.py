@@ -19,6 +19,7 @@ from cuda_kernels.shell import Shell, gaussian_shell, interval_shell
 from cuda_kernels.sum_product import Marginals, sum_product
 from cuda_kernels.tree import Tree
 from cuda_kernels.unproject import unproject, unproject_active
+from harvest.reconstruct.latent import with_latent
 from harvest.reconstruct.limb_lengths import LimbLengths
 from harvest.skeleton import Skeleton
 
@@ -122,34 +123,46 @@ class PictorialModel:
             image_from_heatmap: (V, 2, 3). centre_m, side_m: the box in which the person is.
         Source: Pavlakos et al. 2017, eq. 1-4; the estimate is the mean of each marginal.
         """
+        grid = (centre_m, side_m, self.settings.voxels)
+        found = self.inference(rig, score, image_from_heatmap, grid)
+        if found is None:
+            return self.not_found()
+        active, marginals = found.active, found.marginals
+        mean, cov = moments(marginals.marginal, active.place, active.starts, grid, self.settings.backend)
+        evidence = marginals.log_evidence + float(np.log(active.peak).sum())
+        return FramePose(mean, cov, True, evidence, found.bound, float(active.counts.mean()))
+
+    def inference(
+        self,
+        rig: Rig,
+        score: NDArray[np.float32],
+        image_from_heatmap: Floats,
+        grid: tuple[Floats, float, int],
+    ) -> Inference | None:
+        """Voxels, messages and marginals of one frame on a grid (centre in metres, side in metres, voxels a side).
+
+        The rest as for `infer`; None where no pose has any weight.
+        """
         settings = self.settings
-        grid = (centre_m, side_m, settings.voxels)
         cameras = np.stack([camera.packed for camera in rig.cameras])
         cells = np.stack([invert_affine(affine) for affine in image_from_heatmap])
         if settings.sharpness != 1.0:
             score = score ** np.float32(settings.sharpness)
-        views = score, cells, cameras, grid, settings.floor
+        tree = self.tree(grid[1] / grid[2])
         latent = [self.skeleton.index(name) for name in self.skeleton.latent]
-        if latent or settings.published_demo:
-            likelihood = unproject(*views, settings.backend)
-            if settings.published_demo:
-                likelihood += DEMO_EPSILON
+        shown = [joint for joint in range(score.shape[3]) if joint not in latent]
+
+        def published_demo(cut: Floats, most: int) -> ActiveVoxels | None:
+            likelihood = unproject(score, cells, cameras, grid, settings.floor, settings.backend) + DEMO_EPSILON
             likelihood[..., latent] = 1.0
+            return split_by_likelihood(likelihood, cut)
 
-            def prune(cut: Floats, most: int) -> ActiveVoxels | None:
-                return split_by_likelihood(likelihood, cut)
-        else:
+        def prune(cut: Floats, most: int) -> ActiveVoxels | None:
+            views = score[..., shown] if latent else score, cells, cameras, grid, settings.floor
+            found = unproject_active(*views, cut[shown], settings.backend, of_this_thread(), most)
+            return with_latent(found, latent, grid[2], cut) if latent and found is not None else found
 
-            def prune(cut: Floats, most: int) -> ActiveVoxels | None:
-                return unproject_active(*views, cut, settings.backend, of_this_thread(), most)
-
-        found = infer_marginals(self.tree(side_m / settings.voxels), prune, settings)
-        if found is None:
-            return self.not_found()
-        active = found.active
-        mean, cov = moments(found.marginals.marginal, active.place, active.starts, grid, settings.backend)
-        evidence = found.marginals.log_evidence + float(np.log(active.peak).sum())
-        return FramePose(mean, cov, True, evidence, found.bound, float(active.counts.mean()))
+        return infer_marginals(tree, published_demo if settings.published_demo else prune, settings)
 
 
 def infer_marginals(tree: Tree, prune: Prune, settings: PictorialSettings) -> Inference | None:

@@ -1,0 +1,99 @@
+"""What the bodies for GPUs share: Numba's CUDA target, memory on the device that is used again, sums over a block."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+try:
+    from numba import cuda
+except ImportError:  # a Numba without its CUDA target: all must still import, and `gpu.need_gpu` says what is missing
+
+    class cuda:  # type: ignore[no-redef]  # noqa: N801, RUF100
+        """Stands in for the target: what it decorates can be imported and not be launched."""
+
+        @staticmethod
+        def jit(function: Any = None, **options: Any) -> Any:
+            """The function itself, or a decorator that gives it back."""
+            return function if function is not None else lambda decorated: decorated
+
+
+KEPT = 2  # shapes of an array that are kept: a last, smaller batch should not cost the memory of the others
+
+
+class DeviceMemory:
+    """Arrays on the device by name and shape, handed out again: what one held is lost when it is asked for anew."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._rooms: dict[str, OrderedDict[Any, Any]] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike = np.float64) -> Any:
+        """An array of that shape with anything in it; a side of none counts as one, since nothing cannot be had."""
+        shape = tuple(max(int(size), 1) for size in shape)
+        rooms, key = self._rooms.setdefault(name, OrderedDict()), (shape, np.dtype(dtype))
+        if key not in rooms:
+            while len(rooms) >= KEPT:
+                rooms.popitem(last=False)
+            rooms[key] = cuda.device_array(shape, np.dtype(dtype))
+        rooms.move_to_end(key)
+        return rooms[key]
+
+    def upload(self, name: str, host: NDArray[Any]) -> Any:
+        """A copy on the device, of the same shape."""
+        room = self.array(name, host.shape, host.dtype)
+        if host.size:
+            room.copy_to_device(np.ascontiguousarray(host))
+        return room
+
+
+class _OfThread(threading.local):
+    def __init__(self) -> None:
+        self.memory = DeviceMemory()
+
+
+_kept = _OfThread()
+
+
+def of_this_thread() -> DeviceMemory:
+    """The calling thread's own device memory, for what a kernel needs only while it runs."""
+    return _kept.memory
+
+
+@cuda.jit(device=True)
+def block_sum(value, scratch, thread):  # type: ignore[no-untyped-def]
+    """The sum of the values of all threads of a block, for all of them, in an order that never changes.
+
+    `scratch` is shared, one float64 a thread; their number is a power of two.
+    """
+    scratch[thread] = value
+    step = scratch.shape[0] // 2
+    while step > 0:
+        cuda.syncthreads()
+        if thread < step:
+            scratch[thread] += scratch[thread + step]
+        step //= 2
+    cuda.syncthreads()
+    total = scratch[0]
+    cuda.syncthreads()
+    return total
+
+
+@cuda.jit(device=True)
+def block_max(value, scratch, thread):  # type: ignore[no-untyped-def]
+    """The largest of the values of all threads of a block, for all of them; `scratch` as for `block_sum`."""
+    scratch[thread] = value
+    step = scratch.shape[0] // 2
+    while step > 0:
+        cuda.syncthreads()
+        if thread < step:
+            scratch[thread] = max(scratch[thread], scratch[thread + step])
+        step //= 2
+    cuda.syncthreads()
+    top = scratch[0]
+    cuda.syncthreads()
+    return top
