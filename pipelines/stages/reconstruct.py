@@ -71,10 +71,12 @@ def measure_body(rig: Rig, store: HeatmapStore, boxes: PersonBoxes, settings: Re
     skeleton = skeleton_for(store.joints, settings.skeleton)
     places = np.unique(np.linspace(0, len(store) - 1, min(SAMPLE_FRAMES, len(store))).round().astype(int))
     xyz = []
-    for place in tqdm(places, desc="measure", unit="frame"):
-        maps = for_skeleton(store.read(place, place + 1), skeleton)
-        xyz.append(triangulated_peaks(rig, maps)[0][0])
-    joints = np.stack(xyz)
+    with tqdm(total=len(places), desc="measure", unit="frame") as bar:
+        for chosen in np.array_split(places, -(-len(places) // BLOCK_FRAMES)):
+            maps = for_skeleton(joined_maps([store.read(place, place + 1) for place in chosen]), skeleton)
+            xyz.append(triangulated_peaks(rig, maps)[0])
+            bar.update(len(chosen))
+    joints = np.concatenate(xyz)
     centre, radius = boxes.centre_m[places], boxes.radius_m[places]
     if settings.height_m is not None:
         lengths = typical_lengths(skeleton, settings.height_m)
@@ -146,6 +148,14 @@ def pictorial_settings(settings: ReconstructSettings, sharpness: float) -> Picto
         tolerance=settings.tolerance,
         published_demo=settings.published_demo,
     )
+
+
+def joined_maps(parts: list[Heatmaps]) -> Heatmaps:
+    """Maps of several stretches of frames as one."""
+    frames = np.concatenate([part.frames for part in parts])
+    score = np.concatenate([part.score for part in parts])
+    affine = np.concatenate([part.image_from_heatmap for part in parts])
+    return Heatmaps(frames, parts[0].views, parts[0].joints, score, affine)
 
 
 def join_poses(blocks: list[Poses3D]) -> Poses3D:
