@@ -413,3 +413,28 @@ def test_a_weight_that_is_nan_counts_as_zero():
     weight[2] = np.nan
     np.testing.assert_allclose(triangulate_dlt(rig, uv, weight), points, atol=1e-8)
     np.testing.assert_allclose(triangulate_ransac(rig, uv, weight, 3.0)[0], points, atol=1e-8)
+
+
+def test_a_lens_without_distortion_does_not_bend_and_a_crooked_one_by_what_its_formula_says():
+    f, k1 = 800.0, -0.1
+    K = np.array([[f, 0, 320.0], [0, f, 240.0], [0, 0, 1]])
+    straight, camera = (Camera("c", (640, 480), K, np.array(k), np.eye(3), np.zeros(3)) for k in ((), (k1, 0, 0, 0)))
+    assert straight.bend_per_px == 0
+    corner = np.linalg.norm(camera.undistort(np.array([-64.0, -48.0])))
+    # Along a radius, x (1 + k1 x^2) has the second derivative 6 k1 x and the first one 1 + 3 k1 x^2.
+    expected = 1.5 * f * abs(6 * k1 * corner) / (f * (1 + 3 * k1 * corner**2)) ** 2
+    assert camera.bend_per_px == pytest.approx(expected, rel=0.1)
+
+
+def test_what_lies_between_points_strays_no_further_than_the_lens_bends():
+    rng = np.random.default_rng(0)
+    for dist, model in (((-0.3, 0.12, 1e-3, -1e-3), "pinhole"), ((0.1, -0.05, 0.02, -0.01), "fisheye")):
+        K = np.array([[900.0, 0, 640.0], [0, 900.0, 360.0], [0, 0, 1]])
+        camera = Camera("c", (1280, 720), K, np.array(dist), np.eye(3), np.zeros(3), model=model)
+        for _ in range(200):
+            rays = camera.undistort(rng.uniform((100, 100), (1180, 620)) + rng.uniform(-80, 80, (3, 2)))
+            share = rng.dirichlet(np.ones(3))
+            here = camera.image_from_normalised(*(share @ rays))
+            corners = camera.image_from_normalised(*rays.T)
+            diagonal = np.linalg.norm(corners.max(0) - corners.min(0))
+            assert np.linalg.norm(here - share @ corners) <= camera.bend_per_px * diagonal**2 / 6

@@ -271,6 +271,15 @@ def test_moments_equal_their_definition_far_from_the_origin():
         np.testing.assert_allclose(fast, slow, rtol=1e-10)
 
 
+def test_moments_of_a_whole_grid_equal_their_definition():
+    n, rng = 7, np.random.default_rng(4)
+    weight, place = rng.random(2 * n**3), np.tile(np.arange(n**3, dtype=np.int32), 2)
+    place[n**3 :] = rng.permutation(place[n**3 :])
+    args = weight, place, np.array([0, n**3, 2 * n**3]), (np.array([1.0, 2.0, -3.0]), 2.0, n)
+    for fast, slow in zip(moments(*args), moments(*args, "reference"), strict=True):
+        np.testing.assert_allclose(fast, slow, rtol=1e-10, atol=1e-12)
+
+
 def test_one_voxel_has_its_centre_as_mean_and_its_own_spread_as_covariance():
     mean, cov = moments(np.array([3.0]), flat(4, (0, 2, 3)), np.array([0, 1]), (np.zeros(3), 4.0, 4))
     np.testing.assert_allclose(mean, [[-1.5, 0.5, 1.5]])
@@ -280,3 +289,27 @@ def test_one_voxel_has_its_centre_as_mean_and_its_own_spread_as_covariance():
 def test_a_marginal_without_weight_has_no_moments():
     with pytest.raises(ValueError, match="no moments"):
         moments(np.zeros(2), np.zeros(2, np.int32), np.array([0, 2]), (np.zeros(3), 1.0, 4))
+
+
+def test_an_inference_without_room_for_its_voxels_says_so():
+    args = bumps(3, 4, 16, np.random.default_rng(2))
+    cuts = np.full((4, 2, 2, 2), 1e-3)
+    kept = unproject_active(*args, 1e-3, cuts)
+    assert unproject_active(*args, 1e-3, cuts, most=int(kept.starts[-1]) // 2) is None
+    assert unproject_active(*args, 1e-3, cuts, most=4 * 16**3) is not None
+
+
+def test_nothing_cut_and_a_positive_floor_give_all_voxels_in_order():
+    args = bumps(2, 3, 9, np.random.default_rng(3))
+    every = unproject_active(*args, 1e-2, np.zeros((3, 2, 2, 2)))
+    np.testing.assert_array_equal(every.place.reshape(3, -1), np.tile(np.arange(9**3), (3, 1)))
+    np.testing.assert_allclose(every.value.reshape(3, 9, 9, 9) * every.peak[:, None, None, None],
+                               np.moveaxis(unproject(*args, 1e-2), -1, 0), rtol=1e-6)  # fmt: skip
+
+
+def test_many_views_with_a_small_floor_are_pruned_in_double_precision():
+    args = bumps(31, 2, 12, np.random.default_rng(3))
+    cuts = np.full((2, 2, 2, 2), 1e-6)
+    fast, slow = unproject_active(*args, 1e-4, cuts), unproject_active(*args, 1e-4, cuts, "reference")
+    np.testing.assert_allclose(fast.peak, slow.peak, rtol=1e-4)
+    np.testing.assert_array_equal(fast.counts, slow.counts)

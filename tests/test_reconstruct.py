@@ -1,6 +1,7 @@
 """From maps to poses: exact on made-up captures, and unmoved by what should not matter."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -224,3 +225,16 @@ def test_maps_are_put_in_the_skeletons_order_by_name(scene):
         coco.score[:, :, coco.joints.index("l_knee")], maps.score[:, :, skeleton.index("l_knee")]
     )
     assert not coco.score[:, :, coco.joints.index("nose")].any()
+
+
+def test_frames_on_several_threads_give_the_bits_of_frames_one_by_one():
+    rig, (skeleton, xyz) = ring_rig(3), moving_figure(8, HEIGHT)
+    maps = maps_of(rig, xyz, skeleton.joints)
+    model = PictorialModel(skeleton, typical_lengths(skeleton, HEIGHT), PictorialSettings(voxels=32, floor=1e-3))
+    boxes = [((frame.min(0) + frame.max(0)) / 2, 2.2) for frame in xyz]
+    alone = [infer_frame(model, rig, maps, t, boxes[t], 0.02).pose for t in range(8)]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda t: infer_frame(model, rig, maps, t, boxes[t], 0.02).pose, range(8)))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one.mean_m, other.mean_m)
+        np.testing.assert_array_equal(one.cov_m2, other.cov_m2)

@@ -15,6 +15,7 @@ from cuda_kernels.limb_message.pairs_ import ShellNumbers, add_pairs, make_tiles
 from cuda_kernels.limb_message.pairs_simd import TILE
 from cuda_kernels.limb_message.transform_ import Spectrum, convolve
 from cuda_kernels.memory import Memory
+from cuda_kernels.moments.numba_ import in_order
 from cuda_kernels.tree import Spectra
 
 _pair_seconds, _transform_seconds = numba.njit(nogil=True)(pair_seconds), numba.njit(nogil=True)(transform_seconds)
@@ -89,19 +90,9 @@ def _scaled(out):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _in_order(place, n):  # type: ignore[no-untyped-def]
-    """Whether these are all voxels of the grid in its own order."""
-    if place.size != n * n * n:
-        return False
-    for i in range(place.size):
-        if place[i] != i:
-            return False
-    return True
-
-
-@numba.njit(nogil=True, cache=True)
 def _by_transform(spectrum, belief, source, target, whole, n, out):  # type: ignore[no-untyped-def]
-    """Fill `out` with one message through the dense grid."""
+    """Fill `out` with one message through the dense grid, and what fills up its last tile with zeros."""
+    out[target.size :] = 0
     if whole[0]:
         grid = belief[: n * n * n]
     else:
@@ -140,7 +131,10 @@ def _all_messages(packed, spectra, active, first, n, messages, marginal):  # typ
         make_tiles(place[starts[j] : starts[j + 1] if in_pairs[j] or not dense else starts[j]], n)
         for j in range(joints)
     ]
-    whole = [_in_order(place[starts[joint] : starts[joint + 1]], n) for joint in range(joints)]
+    whole = [
+        starts[joint + 1] - starts[joint] == n * n * n and in_order(place[starts[joint] : starts[joint + 1]])
+        for joint in range(joints)
+    ]
     room = np.empty((first[1:] - first[:-1]).max())
     for turn in range(2 * joints - 2):
         upward = turn < joints - 1
@@ -151,7 +145,6 @@ def _all_messages(packed, spectra, active, first, n, messages, marginal):  # typ
         before = _belief(packed, active, first, sender, receiver, messages, belief)
         width = first[receiver + 1] - first[receiver]
         out = up[up_start[child] : up_start[child] + width] if upward else down[first[child] : first[child] + width]
-        out[:] = 0
         at = packed.weight_start[child]
         weights = packed.weights[at : at + packed.highest[child] - packed.lowest[child] + 3]
         shell = ShellNumbers(packed.lowest[child], packed.highest[child], packed.interval[child], weights)
@@ -165,6 +158,7 @@ def _all_messages(packed, spectra, active, first, n, messages, marginal):  # typ
             spectrum = Spectrum(spectra.quarter[child], spectra.eigenvalues[a:b], spectra.matrices[c:d])
             _by_transform(spectrum, belief, source, target, (whole[sender], whole[receiver]), n, out)
         else:
+            out[:] = 0
             add_pairs(belief, tiles[sender], tiles[receiver], shell, out)
         added = _scaled(out)
         if not np.isfinite(added):
