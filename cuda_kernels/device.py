@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
 import threading
-from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -22,26 +23,33 @@ except ImportError:  # a Numba without its CUDA target: all must still import, a
             return function if function is not None else lambda decorated: decorated
 
 
-KEPT = 2  # shapes of an array that are kept: a last, smaller batch should not cost the memory of the others
+# Bytes to which shared memory is aligned that is read four numbers at a time; the simulator knows none of this.
+VECTOR = None if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" else 16
 
 
 class DeviceMemory:
-    """Arrays on the device by name and shape, handed out again: what one held is lost when it is asked for anew."""
+    """Arrays on the device by name, handed out again and again: what one held is lost when its name is asked for anew.
+
+    A name's memory grows to the largest array that was asked for, and no further.
+    """
 
     def __init__(self) -> None:
         """Begin without any."""
-        self._rooms: dict[str, OrderedDict[Any, Any]] = {}
+        self._rooms: dict[tuple[str, Any], Any] = {}
+        self._views: dict[tuple[str, Any], dict[tuple[int, ...], Any]] = {}
 
     def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike = np.float64) -> Any:
         """An array of that shape with anything in it; a side of none counts as one, since nothing cannot be had."""
-        shape = tuple(max(int(size), 1) for size in shape)
-        rooms, key = self._rooms.setdefault(name, OrderedDict()), (shape, np.dtype(dtype))
-        if key not in rooms:
-            while len(rooms) >= KEPT:
-                rooms.popitem(last=False)
-            rooms[key] = cuda.device_array(shape, np.dtype(dtype))
-        rooms.move_to_end(key)
-        return rooms[key]
+        shape, key = tuple(max(int(size), 1) for size in shape), (name, np.dtype(dtype))
+        size = math.prod(shape)
+        if key not in self._rooms or self._rooms[key].size < size:
+            self._rooms.pop(key, None)  # freed first: there may be no room for both
+            self._views[key] = {}
+            self._rooms[key] = cuda.device_array(size, np.dtype(dtype))
+        views = self._views[key]
+        if shape not in views:
+            views[shape] = self._rooms[key][:size].reshape(*shape)
+        return views[shape]
 
     def upload(self, name: str, host: NDArray[Any]) -> Any:
         """A copy on the device, of the same shape."""

@@ -13,7 +13,7 @@ from calib.rig import Rig
 from cuda_kernels.active import ActiveVoxels, blocks_a_side, split_by_likelihood
 from cuda_kernels.block_bound import weight_bound
 from cuda_kernels.limb_message import pair_seconds, transform_seconds
-from cuda_kernels.memory import of_this_thread
+from cuda_kernels.memory import Memory, of_this_thread
 from cuda_kernels.moments import moments
 from cuda_kernels.shell import Shell, gaussian_shell, interval_shell
 from cuda_kernels.sum_product import Marginals, sum_product
@@ -31,7 +31,7 @@ COARSE_CUT = 1e-3  # the same where that keeps too many voxels; later rounds go 
 AIM = 0.3  # share of the tolerance that the next round aims at, by the last certificate
 DENSE_SHARE = 0.7  # of the cost of all voxels: from there on leaving some out does not pay
 IN_REACH = 0.4  # share of the pairs of voxels that a sum over pairs does not pass over, where they are many
-ROUND_SECONDS = 5e-3  # predicted cost of a round without its messages, at 64^3
+ROUND_SECONDS = 2e-8  # a voxel: predicted cost of a round without its messages
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,7 @@ class FramePose:
 
 @dataclass(frozen=True)
 class Inference:
-    """The voxels that took part, what they tell each other, and the certified total-variation error of any marginal.
-
-    Its arrays last until the same thread infers again.
-    """
+    """The voxels that took part, what they tell each other, and the certified total-variation error of any marginal."""
 
     active: ActiveVoxels
     marginals: Marginals
@@ -124,7 +121,7 @@ class PictorialModel:
         Source: Pavlakos et al. 2017, eq. 1-4; the estimate is the mean of each marginal.
         """
         grid = (centre_m, side_m, self.settings.voxels)
-        found = self.inference(rig, score, image_from_heatmap, grid)
+        found = self.inference(rig, score, image_from_heatmap, grid, of_this_thread())
         if found is None:
             return self.not_found()
         active, marginals = found.active, found.marginals
@@ -138,11 +135,13 @@ class PictorialModel:
         score: NDArray[np.float32],
         image_from_heatmap: Floats,
         grid: tuple[Floats, float, int],
+        memory: Memory | None = None,
     ) -> Inference | None:
         """Voxels, messages and marginals of one frame on a grid (centre in metres, side in metres, voxels a side).
 
-        The rest as for `infer`; None where no pose has any weight.
+        The rest as for `infer`; None where no pose has any weight. Results lie in `memory`, new memory if None.
         """
+        memory = memory or Memory()
         settings = self.settings
         cameras = np.stack([camera.packed for camera in rig.cameras])
         cells = np.stack([invert_affine(affine) for affine in image_from_heatmap])
@@ -159,13 +158,15 @@ class PictorialModel:
 
         def prune(cut: Floats, most: int) -> ActiveVoxels | None:
             views = score[..., shown] if latent else score, cells, cameras, grid, settings.floor
-            found = unproject_active(*views, cut[shown], settings.backend, of_this_thread(), most)
+            found = unproject_active(*views, cut[shown], settings.backend, memory, most)
             return with_latent(found, latent, grid[2], cut) if latent and found is not None else found
 
-        return infer_marginals(tree, published_demo if settings.published_demo else prune, settings)
+        return infer_marginals(tree, published_demo if settings.published_demo else prune, settings, memory)
 
 
-def infer_marginals(tree: Tree, prune: Prune, settings: PictorialSettings) -> Inference | None:
+def infer_marginals(
+    tree: Tree, prune: Prune, settings: PictorialSettings, memory: Memory | None = None
+) -> Inference | None:
     """Messages and marginals over the voxels that matter, and the certified bound on what the others would change.
 
     Voxels are pruned by their likelihood at first. Where the certificate exceeds the tolerance, the next round cuts by
@@ -175,12 +176,13 @@ def infer_marginals(tree: Tree, prune: Prune, settings: PictorialSettings) -> In
     Args:
         prune: gives the voxels above a cut (J, B, B, B) on a grid of settings.voxels a side, or None if they are more
             than so many.
+        memory: where results are written, so that they last until it is used again; new memory if None.
     """
-    n, joints, memory = settings.voxels, len(tree.parents), of_this_thread()
+    n, joints, memory = settings.voxels, len(tree.parents), memory or Memory()
     shape = (joints,) + (blocks_a_side(n),) * 3
     if settings.tolerance > 0 and not settings.published_demo:
         for first in (FIRST_CUT * settings.tolerance, COARSE_CUT):
-            found = _within_tolerance(tree, prune, np.full(shape, first), settings)
+            found = _within_tolerance(tree, prune, np.full(shape, first), settings, memory)
             if found is not None:
                 return found
     active = prune(np.zeros(shape), joints * n**3)
@@ -189,7 +191,9 @@ def infer_marginals(tree: Tree, prune: Prune, settings: PictorialSettings) -> In
     return None if active is None or marginals is None else Inference(active, marginals, 0.0)
 
 
-def _within_tolerance(tree: Tree, prune: Prune, cut: Floats, settings: PictorialSettings) -> Inference | None:
+def _within_tolerance(
+    tree: Tree, prune: Prune, cut: Floats, settings: PictorialSettings, memory: Memory
+) -> Inference | None:
     """What the voxels above a cut give, or above lower and lower ones; None if that fails or does not pay."""
     n, least, spent = settings.voxels, float(cut.flat[0]), 0.0
     enough = DENSE_SHARE * _dense_seconds(tree, n)
@@ -197,10 +201,10 @@ def _within_tolerance(tree: Tree, prune: Prune, cut: Floats, settings: Pictorial
     most = int(len(tree.parents) * np.sqrt(enough / per_pair))
     while True:
         active = prune(cut, most)
-        spent += enough if active is None else ROUND_SECONDS + _seconds(tree, active, n)
+        spent += enough if active is None else ROUND_SECONDS * n**3 + _seconds(tree, active, n)
         if active is None or spent > enough:
             return None
-        marginals = sum_product(tree, active, n, settings.backend, memory=of_this_thread())
+        marginals = sum_product(tree, active, n, settings.backend, memory=memory)
         if marginals is None:
             return None
         weight = weight_bound(tree, active, marginals, n)
