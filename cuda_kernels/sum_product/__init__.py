@@ -8,12 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuda_kernels.active import ActiveVoxels
+from cuda_kernels.gpu import gpu_body
 from cuda_kernels.memory import Memory
 from cuda_kernels.sum_product import numba_, reference_
 from cuda_kernels.tree import Tree
 
 Floats = NDArray[np.float64]
-BACKENDS = ("reference", "numba")
+BACKENDS = ("reference", "numba", "cuda")
+
+_on_gpu = gpu_body("cuda_kernels.sum_product.cuda_", "sum_product")
 
 
 @dataclass(frozen=True)
@@ -57,22 +60,22 @@ def sum_product(
     Args:
         tree: J joints; active: their voxels on a grid of n a side.
         count_twice: repeat the public demo's mistake: on the way down a message holds what its receiver said before, so
-            that a joint's own evidence counts twice. By the reference body only.
+            that a joint's own evidence counts twice. Done message by message, each by the backend.
         memory: where the fast body writes its results, so that they last until it is used again; new memory if None.
     Raises:
-        ValueError: a tree and voxels of different numbers of joints, an unknown backend, count_twice by a fast body.
+        ValueError: a tree and voxels of different numbers of joints, an unknown backend.
     Source: Pavlakos et al. 2017, section 3.2; Pearl 1988 for the algorithm.
     """
     if len(tree.parents) != len(active.counts):
         raise ValueError(f"a tree of {len(tree.parents)} joints and voxels of {len(active.counts)} do not fit")
     if backend not in BACKENDS:
         raise ValueError(f"unknown backend '{backend}', known: {', '.join(BACKENDS)}")
-    if count_twice and backend != "reference":
-        raise ValueError("count_twice is done by the backend 'reference' only")
     if (active.counts == 0).any():
         return None
-    if backend == "reference":
-        found = reference_.sum_product(tree, active, n, count_twice)
+    if backend == "reference" or count_twice:
+        found = reference_.sum_product(tree, active, n, count_twice, backend)
+    elif backend == "cuda":
+        found = _on_gpu(tree, active, n)
     else:
         found = numba_.sum_product(tree, active, n, memory or Memory())
     return None if found is None else Marginals(*found)

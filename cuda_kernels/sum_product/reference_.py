@@ -9,7 +9,7 @@ import numpy as np
 from cuda_kernels.limb_message import limb_message
 
 
-def sum_product(tree, active, n, count_twice, backend="reference") -> Any:  # type: ignore[no-untyped-def]
+def sum_product(tree, active, n, count_twice, backend) -> Any:  # type: ignore[no-untyped-def]
     """The fields of `Marginals`, or None; `backend` does the single messages."""
     message: dict[tuple[int, int], Any] = {}
     scale: dict[tuple[int, int], float] = {}

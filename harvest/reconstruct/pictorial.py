@@ -186,9 +186,10 @@ def infer_marginals(
             if found is not None:
                 return found
     active = prune(np.zeros(shape), joints * n**3)
-    backend, twice = ("reference", True) if settings.published_demo else (settings.backend, False)
-    marginals = None if active is None else sum_product(tree, active, n, backend, twice, memory)
-    return None if active is None or marginals is None else Inference(active, marginals, 0.0)
+    if active is None:
+        return None
+    marginals = sum_product(tree, active, n, settings.backend, settings.published_demo, memory)
+    return None if marginals is None else Inference(active, marginals, 0.0)
 
 
 def _within_tolerance(
