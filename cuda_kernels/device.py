@@ -12,7 +12,8 @@ from numpy.typing import DTypeLike, NDArray
 
 try:
     from numba import cuda
-except ImportError:  # a Numba without its CUDA target: all must still import, and `gpu.need_gpu` says what is missing
+    from numba.cuda.core import config
+except ImportError:  # all must still import, and `gpu.need_gpu` says what is missing
 
     class cuda:  # type: ignore[no-redef]  # noqa: N801, RUF100
         """Stands in for the target: what it decorates can be imported and not be launched."""
@@ -23,8 +24,15 @@ except ImportError:  # a Numba without its CUDA target: all must still import, a
             return function if function is not None else lambda decorated: decorated
 
 
+else:
+    config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # one frame of few joints is a small problem, and nobody can change that
+
+
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"  # threads one after the other, on the CPU
+# Threads of a block in most kernels. Few in the simulator, so that small problems have many blocks too.
+THREADS = 32 if SIMULATED else 256
 # Bytes to which shared memory is aligned that is read four numbers at a time; the simulator knows none of this.
-VECTOR = None if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" else 16
+VECTOR = None if SIMULATED else 16
 
 
 class DeviceMemory:

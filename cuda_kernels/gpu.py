@@ -25,8 +25,8 @@ def what_is_missing() -> str:
 
     if cuda.is_available():
         return ""
-    reason = cuda.cuda_error()
-    return " ".join(f"CUDA found {reason or 'a GPU, but not its compiler library NVVM'}".split())
+    reason = cuda.cuda_error() or "its compiler library NVVM is missing"
+    return f"no GPU can be used ({' '.join(reason.split()).rstrip('. :')})"
 
 
 def need_gpu() -> None:

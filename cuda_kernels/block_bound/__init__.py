@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from cuda_kernels.active import BLOCK, ActiveVoxels
 from cuda_kernels.block_bound import numba_, reference_
+from cuda_kernels.gpu import gpu_body
 from cuda_kernels.sum_product import Marginals
 from cuda_kernels.tree import Tree
 
-BODIES = {"reference": reference_.weight_bound, "numba": numba_.weight_bound}
+BODIES: dict[str, Callable[..., NDArray[np.float64]]] = {
+    "reference": reference_.weight_bound,
+    "numba": numba_.weight_bound,
+    "cuda": gpu_body("cuda_kernels.block_bound.cuda_", "weight_bound"),
+}
 
 
 def weight_bound(

@@ -5,6 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from cuda_kernels.gpu import gpu_body
 from cuda_kernels.limb_message import pairs_, reference_, transform_
 from cuda_kernels.shell import Shell
 
@@ -16,7 +17,10 @@ Floats = NDArray[np.floating]
 SECONDS_PER_PAIR = 8.0e-11
 SECONDS_PER_WEIGHTED_PAIR = 4.0e-10  # shells that are no interval look each weight up
 SECONDS_PER_POINT = 4.0e-9
-BACKENDS = ("reference", "numba")
+BACKENDS = ("reference", "numba", "cuda")
+ROUTES = ("pairs", "transform", "auto")
+
+_on_gpu = gpu_body("cuda_kernels.limb_message.cuda_", "limb_message")
 
 
 def limb_message(
@@ -44,17 +48,20 @@ def limb_message(
         raise ValueError(f"belief {belief.shape}, source {source.shape} and target {target.shape} do not fit")
     if backend not in BACKENDS:
         raise ValueError(f"unknown backend '{backend}', known: {', '.join(BACKENDS)}")
+    if route not in ROUTES:
+        raise ValueError(f"unknown route '{route}', known: {', '.join(ROUTES)}")
     if len(source) == 0 or len(target) == 0:
         return np.zeros(len(target))
     if backend == "reference":
         return reference_.limb_message(belief, source, target, shell, n)
+    if backend == "cuda":
+        message: NDArray[np.float64] = _on_gpu(belief, source, target, shell, n, route)
+        return message
     if route == "auto":
         route = cheapest_route(len(source), len(target), shell, n)
     if route == "pairs":
         return pairs_.limb_message(belief, source, target, shell, n)
-    if route == "transform":
-        return transform_.limb_message(belief, source, target, shell, n)
-    raise ValueError(f"unknown route '{route}', known: pairs, transform, auto")
+    return transform_.limb_message(belief, source, target, shell, n)
 
 
 def cheapest_route(n_source: int, n_target: int, shell: Shell, n: int) -> str:

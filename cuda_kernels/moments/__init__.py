@@ -6,9 +6,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cuda_kernels.gpu import gpu_body
 from cuda_kernels.moments import numba_, reference_
 
-BODIES: dict[str, Callable[..., Any]] = {"reference": reference_.moments, "numba": numba_.moments}
+BODIES: dict[str, Callable[..., Any]] = {
+    "reference": reference_.moments,
+    "numba": numba_.moments,
+    "cuda": gpu_body("cuda_kernels.moments.cuda_", "moments"),
+}
 
 Floats = NDArray[np.float64]
 

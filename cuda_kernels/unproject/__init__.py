@@ -7,10 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuda_kernels.active import ActiveVoxels, all_voxels, check_cut, split_by_likelihood
+from cuda_kernels.gpu import gpu_body
 from cuda_kernels.memory import Memory
 from cuda_kernels.unproject import active_, numba_, reference_
 
-BODIES: dict[str, Callable[..., Any]] = {"reference": reference_.unproject, "numba": numba_.unproject}
+BODIES: dict[str, Callable[..., Any]] = {
+    "reference": reference_.unproject,
+    "numba": numba_.unproject,
+    "cuda": gpu_body("cuda_kernels.unproject.cuda_", "unproject"),
+}
+ACTIVE_BODIES: dict[str, Callable[..., Any]] = {
+    "numba": active_.unproject_active,
+    "cuda": gpu_body("cuda_kernels.unproject.cuda_", "unproject_active"),
+}
 CAMERA_NUMBERS = 37
 SMALLEST_FLOAT32_EXPONENT = 30.0
 
@@ -92,8 +101,8 @@ def unproject_active(  # noqa: PLR0913 - the arguments of `unproject` and what t
     like: Floats = np.empty(0, likelihood_type(len(score), floor))
     place = np.asarray(centre, np.float64), float(side), int(n)
     limit = n**3 * score.shape[3] if most is None else most
-    complete, *found = active_.unproject_active((maps, cells, packed, float(floor)), place, cut, like, limit)
-    return ActiveVoxels(*found) if complete else None
+    complete, *kept = ACTIVE_BODIES[backend]((maps, cells, packed, float(floor)), place, cut, like, limit)
+    return ActiveVoxels(*kept) if complete else None
 
 
 def likelihood_type(views: int, floor: float) -> type:
