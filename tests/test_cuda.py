@@ -99,13 +99,14 @@ def test_a_backend_that_was_asked_for_is_not_replaced_by_another(monkeypatch):
     tree, likelihood = problem(np.random.default_rng(0))
     active = split_by_likelihood(likelihood, np.full((5, 2, 2, 2), 0.1))
     voxels, shell = some_voxels(4, 5, np.random.default_rng(0)), gaussian_shell(1.0, 0.5)
+    chain = Tree(np.array([-1, 0, 1]), [0, 1, 2], [None, shell, shell])
     calls = (
         lambda: unproject(*args, 1e-3, "cuda"),
         lambda: unproject_active(*args, 1e-3, np.full((3, 1, 1, 1), 0.1), "cuda"),
         lambda: limb_message(np.ones(5), voxels, voxels, shell, 4, "cuda"),
         lambda: sum_product(tree, active, 12, "cuda"),
         lambda: weight_bound(tree, active, sum_product(tree, active, 12), 12, "cuda"),
-        lambda: infer_frames(*frames_input(1), tree, "cuda"),
+        lambda: infer_frames(*frames_input(1), chain, "cuda"),
     )
     for call in calls:
         with pytest.raises(gpu.NoGpuError, match=r"for once.*an NVIDIA GPU.*use backend 'numba'"):
