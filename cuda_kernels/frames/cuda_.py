@@ -23,11 +23,13 @@ from cuda_kernels.unproject.cuda_active import count_kept, make_survey, write_ke
 from cuda_kernels.unproject.cuda_cells import upload_maps
 
 # Columns of what comes down for each joint of each frame; the first are those of `add_moments`.
-FIRST_SPOT, KEPT, PEAK, TOP, MISSED, COLUMNS = range(SUMS, SUMS + 6)
+FIRST_SPOT, KEPT, PEAK, TOP, MISSED, UNSOUND, COLUMNS = range(SUMS, SUMS + 7)
 
 
 class Found(NamedTuple):
-    """What is known of every joint of every frame, on the device: survey and voxels, largest messages, sums."""
+    """What is known of every joint of every frame, on the device: survey and voxels, largest messages, sums, and
+    whether any score of all is unsound.
+    """
 
     kept: Any
     peak: Any
@@ -35,6 +37,7 @@ class Found(NamedTuple):
     top: Any
     moments: Any
     missed: Any
+    unsound: Any
 
 
 @cuda.jit(cache=True)
@@ -61,6 +64,7 @@ def report(found, table):  # type: ignore[no-untyped-def]
         row[PEAK] = found.peak[frame, joint]
         row[TOP] = found.top[frame, 0, joint]
         row[MISSED] = found.missed[frame, joint]
+        row[UNSOUND] = found.unsound[0]
 
 
 def infer_frames(score, cell_from_image, cameras, grids, floor, cut, tree, capacity) -> Any:  # type: ignore[no-untyped-def]  # noqa: PLR0913
@@ -74,10 +78,11 @@ def infer_frames(score, cell_from_image, cameras, grids, floor, cut, tree, capac
     rows = make_rows(memory, frames, joints, whole_tiles(capacity))
     count_kept(memory, maps, survey, rows.count, capacity)
     write_kept(maps, survey, rows.spot, rows.value)
-    found = _infer(memory, tree, rows, survey)
+    found = Found(*_infer(memory, tree, rows, survey), unsound)
     table = memory.array("table", (frames, joints, COLUMNS))
     report[-(-frames * joints // THREADS), THREADS](found, table)
-    return (not unsound.copy_to_host()[0], *_poses(table.copy_to_host(), tree, grids, capacity))
+    down = table.copy_to_host()
+    return (not down[0, 0, UNSOUND], *_poses(down, tree, grids, capacity))
 
 
 def make_rows(memory: DeviceMemory, frames: int, joints: int, capacity: int) -> Rows:
@@ -90,8 +95,8 @@ def make_rows(memory: DeviceMemory, frames: int, joints: int, capacity: int) -> 
     )
 
 
-def _infer(memory: DeviceMemory, tree: Any, rows: Rows, survey: Any) -> Found:
-    """Messages, marginals, their moments and the certificate, of all frames."""
+def _infer(memory: DeviceMemory, tree: Any, rows: Rows, survey: Any) -> tuple[Any, ...]:
+    """Messages, marginals, their moments and the certificate, of all frames: the fields of `Found` but the last."""
     (limbs, levels), (frames, joints, capacity) = limbs_of(tree), rows.spot.shape
     told = make_told(memory, frames, joints, capacity)
     find_boxes(rows)
@@ -103,7 +108,7 @@ def _infer(memory: DeviceMemory, tree: Any, rows: Rows, survey: Any) -> Found:
     missed = memory.array("bounds.missed", (frames, joints))
     bounds = make_bounds(memory, survey.kept, survey.dropped)
     bound_all(limbs, levels, rows, told, bounds, total, missed)
-    return Found(survey.kept, survey.peak, rows.spot, told.top, sums, missed)
+    return survey.kept, survey.peak, rows.spot, told.top, sums, missed
 
 
 def _poses(table: NDArray[np.float64], tree: Any, grids: Any, capacity: int) -> Any:
