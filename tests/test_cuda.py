@@ -155,18 +155,16 @@ def test_a_voxel_that_no_camera_can_see_gets_the_floor_of_every_view():
 
 
 @on_gpu
-@pytest.mark.parametrize(
-    ("lens", "views", "joints", "n", "floor"), [(0, 2, 4, 9, 1e-3), (2, 2, 11, 6, 0.0), (1, 3, 4, 5, 1e-12)]
-)
-def test_pruning_while_unprojecting_keeps_and_drops_exactly_what_it_should(lens, views, joints, n, floor):
+@pytest.mark.parametrize(("lens", "views", "n", "floor"), [(0, 3, 9, 1e-3), (2, 2, 6, 0.0), (1, 3, 5, 1e-12)])
+def test_pruning_while_unprojecting_keeps_and_drops_exactly_what_it_should(lens, views, n, floor):
     rng = np.random.default_rng(n)
-    args = bumps(views, joints, n, rng, **LENSES[lens])
-    cuts = 1e-2 * rng.choice([1.0, 10.0, 1000.0], (joints,) + (blocks_a_side(n),) * 3)
+    args = bumps(views, 4, n, rng, **LENSES[lens])
+    cuts = 1e-2 * rng.choice([1.0, 10.0, 1000.0], (4,) + (blocks_a_side(n),) * 3)
     fast, slow = (unproject_active(*args, floor, cuts, backend) for backend in ("cuda", "reference"))
     np.testing.assert_array_equal(fast.starts, slow.starts)
     np.testing.assert_allclose(fast.peak, slow.peak, rtol=2e-5)
     np.testing.assert_allclose(fast.dropped, slow.dropped, rtol=1e-4, atol=1e-12)
-    for joint in range(joints):
+    for joint in range(4):
         order = np.argsort(fast.place[fast.rows(joint)])
         np.testing.assert_array_equal(fast.place[fast.rows(joint)][order], slow.place[slow.rows(joint)])
         np.testing.assert_allclose(fast.value[fast.rows(joint)][order], slow.value[slow.rows(joint)], rtol=2e-5)
@@ -297,17 +295,25 @@ def assert_same_poses(fast, slow):
 
 @on_gpu
 def test_a_batch_of_frames_gives_what_the_frames_give_one_by_one():
-    score, cells, cameras, (centres, side, n), floor, cut = args = frames_input(2)
+    args = frames_input(2)
     fast, slow = (infer_frames(*args, CHAIN, backend, 160) for backend in ("cuda", "reference"))
     assert fast.found.all() and (fast.active > 40).all()
     assert_same_poses(fast, slow)
-    grid = (centres[1], side, n)
-    active = unproject_active(score[1], cells[1], cameras, grid, floor, np.full((3, 2, 2, 2), cut), "reference")
-    weight = weight_bound(CHAIN, active, sum_product(CHAIN, active, n), n)
-    np.testing.assert_allclose(fast.bound[1], (weight * active.dropped).sum(), rtol=1e-4)
-    again = infer_frames(score[1:], cells[1:], cameras, (centres[1:], side, n), floor, cut, CHAIN, "cuda", 160)
+    again = infer_frames(
+        *(part[1:] for part in args[:2]), args[2], (args[3][0][1:], *args[3][1:]), *args[4:], CHAIN, "cuda", 160
+    )
     for name in ("mean_m", "cov_m2", "log_evidence", "bound", "active"):
         np.testing.assert_array_equal(getattr(again, name)[0], getattr(fast, name)[1])
+
+
+@on_gpu
+def test_the_bound_of_a_frame_is_that_of_its_certificate():
+    score, cells, cameras, (centres, side, n), floor, cut = frames_input(1)
+    grid = (centres[0], side, n)
+    active = unproject_active(score[0], cells[0], cameras, grid, floor, np.full((3, 2, 2, 2), cut), "reference")
+    weight = weight_bound(CHAIN, active, sum_product(CHAIN, active, n), n)
+    fast = infer_frames(*frames_input(1), CHAIN, "cuda", 160)
+    np.testing.assert_allclose(fast.bound, (weight * active.dropped).sum(), rtol=1e-4)
 
 
 @on_gpu

@@ -83,10 +83,8 @@ def infer_frames(  # noqa: PLR0913 - the arguments of `unproject` for many frame
 
 
 def _check(score: NDArray[Any], cell_from_image: Floats, cameras: Floats, centres: Floats, tree: Tree) -> None:
-    if score.ndim != 5 or not score.size:
-        raise ValueError(f"score must have shape (F, V, h, w, J), none of them zero, got {score.shape}")
-    frames, views, _, _, joints = score.shape
-    if cell_from_image.shape != (frames, views, 2, 3) or cameras.shape != (views, CAMERA_NUMBERS):
+    frames, views, joints = score.shape[0], score.shape[1], score.shape[-1]
+    if score.ndim != 5 or cell_from_image.shape != (frames, views, 2, 3) or cameras.shape != (views, CAMERA_NUMBERS):
         raise ValueError(f"score {score.shape}, cells {cell_from_image.shape} and cameras {cameras.shape} do not fit")
     if centres.shape != (frames, 3) or len(tree.parents) != joints:
         raise ValueError(

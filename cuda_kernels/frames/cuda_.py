@@ -23,13 +23,11 @@ from cuda_kernels.unproject.cuda_active import count_kept, make_survey, write_ke
 from cuda_kernels.unproject.cuda_cells import upload_maps
 
 # Columns of what comes down for each joint of each frame; the first are those of `add_moments`.
-FIRST_SPOT, KEPT, PEAK, TOP, MISSED, UNSOUND, COLUMNS = range(SUMS, SUMS + 7)
+FIRST_SPOT, KEPT, PEAK, TOP, MISSED, COLUMNS = range(SUMS, SUMS + 6)
 
 
 class Found(NamedTuple):
-    """What is known of every joint of every frame, on the device: survey and voxels, largest messages, sums, and
-    whether any score of all is unsound.
-    """
+    """What is known of every joint of every frame, on the device: survey and voxels, largest messages, sums."""
 
     kept: Any
     peak: Any
@@ -37,7 +35,6 @@ class Found(NamedTuple):
     top: Any
     moments: Any
     missed: Any
-    unsound: Any
 
 
 @cuda.jit(cache=True)
@@ -64,7 +61,6 @@ def report(found, table):  # type: ignore[no-untyped-def]
         row[PEAK] = found.peak[frame, joint]
         row[TOP] = found.top[frame, 0, joint]
         row[MISSED] = found.missed[frame, joint]
-        row[UNSOUND] = found.unsound[0]
 
 
 def infer_frames(score, cell_from_image, cameras, grids, floor, cut, tree, capacity) -> Any:  # type: ignore[no-untyped-def]  # noqa: PLR0913
@@ -78,11 +74,10 @@ def infer_frames(score, cell_from_image, cameras, grids, floor, cut, tree, capac
     rows = make_rows(memory, frames, joints, whole_tiles(capacity))
     count_kept(memory, maps, survey, rows.count, capacity)
     write_kept(maps, survey, rows.spot, rows.value)
-    found = Found(*_infer(memory, tree, rows, survey), unsound)
+    found = _infer(memory, tree, rows, survey)
     table = memory.array("table", (frames, joints, COLUMNS))
     report[-(-frames * joints // THREADS), THREADS](found, table)
-    down = table.copy_to_host()
-    return (not down[0, 0, UNSOUND], *_poses(down, tree, grids, capacity))
+    return (not unsound.copy_to_host()[0], *_poses(table.copy_to_host(), tree, grids, capacity))
 
 
 def make_rows(memory: DeviceMemory, frames: int, joints: int, capacity: int) -> Rows:
@@ -95,8 +90,8 @@ def make_rows(memory: DeviceMemory, frames: int, joints: int, capacity: int) -> 
     )
 
 
-def _infer(memory: DeviceMemory, tree: Any, rows: Rows, survey: Any) -> tuple[Any, ...]:
-    """Messages, marginals, their moments and the certificate, of all frames: the fields of `Found` but the last."""
+def _infer(memory: DeviceMemory, tree: Any, rows: Rows, survey: Any) -> Found:
+    """Messages, marginals, their moments and the certificate, of all frames."""
     (limbs, levels), (frames, joints, capacity) = limbs_of(tree), rows.spot.shape
     told = make_told(memory, frames, joints, capacity)
     find_boxes(rows)
@@ -108,7 +103,7 @@ def _infer(memory: DeviceMemory, tree: Any, rows: Rows, survey: Any) -> tuple[An
     missed = memory.array("bounds.missed", (frames, joints))
     bounds = make_bounds(memory, survey.kept, survey.dropped)
     bound_all(limbs, levels, rows, told, bounds, total, missed)
-    return survey.kept, survey.peak, rows.spot, told.top, sums, missed
+    return Found(survey.kept, survey.peak, rows.spot, told.top, sums, missed)
 
 
 def _poses(table: NDArray[np.float64], tree: Any, grids: Any, capacity: int) -> Any:

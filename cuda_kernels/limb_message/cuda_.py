@@ -108,16 +108,6 @@ def _add_weighted(place, belief, size, target, low, weights):  # type: ignore[no
     return total
 
 
-@cuda.jit(device=True)
-def _load(limbs, rows, told, ends, where, room):  # type: ignore[no-untyped-def]
-    """Put a voxel of the sender into shared memory: its place, sum of squares, and belief."""
-    (sender, receiver), (frame, row, thread), (place, belief) = ends, where, room
-    x, y, z = place_of(rows.spot[frame, sender, row])
-    place[4 * thread], place[4 * thread + 1], place[4 * thread + 2] = x, y, z
-    place[4 * thread + 3] = x * x + y * y + z * z
-    belief[thread] = belief_of(limbs, rows, told, frame, sender, receiver, row)
-
-
 @cuda.jit(cache=True)
 def tell(limbs, rows, told, edges, upward):  # type: ignore[no-untyped-def]
     """Messages along some limbs of all frames, with their largest values; a block takes a tile of targets.
@@ -128,26 +118,34 @@ def tell(limbs, rows, told, edges, upward):  # type: ignore[no-untyped-def]
     """
     place = cuda.shared.array(PLACES, np.float32, alignment=VECTOR)
     belief = cuda.shared.array(TILE, np.float64)
-    thread, frame, here = cuda.threadIdx.x, cuda.blockIdx.z, cuda.blockIdx.x
+    thread, frame = cuda.threadIdx.x, cuda.blockIdx.z
     child, parent = edges[cuda.blockIdx.y, 0], edges[cuda.blockIdx.y, 1]
     sender, receiver = (child, parent) if upward else (parent, child)
-    row, count, sources = here * TILE + thread, rows.count[frame, receiver], rows.count[frame, sender]
-    if here * TILE >= count:
+    first, count = cuda.blockIdx.x * TILE, rows.count[frame, receiver]
+    if first >= count:
         return
+    row, sources = first + thread, rows.count[frame, sender]
     lowest, highest = np.float32(limbs.table[child, LOWEST]), np.float32(limbs.table[child, HIGHEST])
     x, y, z = place_of(rows.spot[frame, receiver, min(row, count - 1)])
-    low, high = lowest - (x * x + y * y + z * z), highest - (x * x + y * y + z * z)
-    target = (np.float32(-2) * x, np.float32(-2) * y, np.float32(-2) * z)
-    start, total = limbs.table[child, WEIGHTS], 0.0
+    squares = x * x + y * y + z * z
+    low, high, minus = lowest - squares, highest - squares, np.float32(-2)
+    target = (minus * x, minus * y, minus * z)
+    start = limbs.table[child, WEIGHTS]
     weights = limbs.weights[start : start + limbs.table[child, HIGHEST] - limbs.table[child, LOWEST] + 1]
+    interval, total = limbs.table[child, INTERVAL] != 0, 0.0
     for tile in range((sources + TILE - 1) // TILE):
-        if _in_reach(rows.boxes[frame, sender, tile], rows.boxes[frame, receiver, here], lowest, highest):
-            size, at = np.uint32(min(sources - tile * TILE, TILE)), tile * TILE + thread
+        here, there = rows.boxes[frame, sender, tile], rows.boxes[frame, receiver, cuda.blockIdx.x]
+        if _in_reach(here, there, lowest, highest):
+            size = np.uint32(min(sources - tile * TILE, TILE))
             cuda.syncthreads()
             if thread < size:
-                _load(limbs, rows, told, (sender, receiver), (frame, at, thread), (place, belief))
+                at = tile * TILE + thread
+                sx, sy, sz = place_of(rows.spot[frame, sender, at])
+                place[4 * thread], place[4 * thread + 1], place[4 * thread + 2] = sx, sy, sz
+                place[4 * thread + 3] = sx * sx + sy * sy + sz * sz
+                belief[thread] = belief_of(limbs, rows, told, frame, sender, receiver, at)
             cuda.syncthreads()
-            if limbs.table[child, INTERVAL] != 0:
+            if interval:
                 total += _add_interval(place, belief, size, target, low, high)
             else:
                 total += _add_weighted(place, belief, size, target, low, weights)

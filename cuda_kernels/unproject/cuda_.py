@@ -11,10 +11,10 @@ from cuda_kernels.device import THREADS, cuda, of_this_thread
 from cuda_kernels.unproject.cuda_active import unproject_active
 from cuda_kernels.unproject.cuda_cells import (
     INSIDE,
+    PAIRS,
     grid_of,
     lane_of,
     likelihood,
-    make_room,
     origin_of,
     project,
     upload_maps,
@@ -27,7 +27,12 @@ __all__ = ["fill", "unproject", "unproject_active"]
 @cuda.jit(cache=True)
 def fill(maps, one, out):  # type: ignore[no-untyped-def]
     """Fill `out` (flat, F * n * n * n * J) with likelihoods."""
-    room = make_room()
+    corner = cuda.shared.array(PAIRS, np.int32)
+    left = cuda.shared.array(PAIRS, np.float32)
+    right = cuda.shared.array(PAIRS, np.float32)
+    above = cuda.shared.array(PAIRS, np.float32)
+    below = cuda.shared.array(PAIRS, np.float32)
+    room = (corner, left, right, above, below)
     n, frame = maps.n, cuda.blockIdx.z
     origin = origin_of(cuda.blockIdx.x, n)
     joint, slot, slots = lane_of(maps.joints)

@@ -18,11 +18,11 @@ from cuda_kernels.resident import BITS, unpack
 from cuda_kernels.unproject.cuda_cells import (
     GROUP,
     INSIDE,
+    PAIRS,
     Maps,
     grid_of,
     lane_of,
     likelihood,
-    make_room,
     origin_of,
     project,
     upload_maps,
@@ -54,9 +54,14 @@ class Survey(NamedTuple):
 @cuda.jit(cache=True)
 def look(maps, one, survey):  # type: ignore[no-untyped-def]
     """Fill `largest` and `total`, and raise `peak`, which must begin with zeros."""
+    corner = cuda.shared.array(PAIRS, np.int32)
+    left = cuda.shared.array(PAIRS, np.float32)
+    right = cuda.shared.array(PAIRS, np.float32)
+    above = cuda.shared.array(PAIRS, np.float32)
+    below = cuda.shared.array(PAIRS, np.float32)
     sums = cuda.shared.array(THREADS, np.float64)
     tops = cuda.shared.array(THREADS, np.float64)
-    room = make_room()
+    room = (corner, left, right, above, below)
     block, frame = cuda.blockIdx.x, cuda.blockIdx.z
     origin = origin_of(block, maps.n)
     joint, slot, slots = lane_of(maps.joints)
@@ -109,8 +114,13 @@ def collect(maps, one, survey, kept, writing):  # type: ignore[no-untyped-def]
 
     One function for both, so that likelihoods have the same bits. What `kept` has no room for is left out.
     """
+    corner = cuda.shared.array(PAIRS, np.int32)
+    left = cuda.shared.array(PAIRS, np.float32)
+    right = cuda.shared.array(PAIRS, np.float32)
+    above = cuda.shared.array(PAIRS, np.float32)
+    below = cuda.shared.array(PAIRS, np.float32)
     sums = cuda.shared.array(THREADS, np.float64)
-    room = make_room()
+    room = (corner, left, right, above, below)
     block, frame = cuda.blockIdx.x, cuda.blockIdx.z
     joint, slot, slots = lane_of(maps.joints)
     limit, row, peak = one, 0, 1.0

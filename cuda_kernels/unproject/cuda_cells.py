@@ -183,21 +183,11 @@ def _share(at, size):  # type: ignore[no-untyped-def]
 
 
 @cuda.jit(device=True)
-def make_room():  # type: ignore[no-untyped-def]
-    """Shared arrays (PAIRS,): the place of the first cell in a view's map, weights left, right, above and below."""
-    corner = cuda.shared.array(PAIRS, np.int32)
-    left = cuda.shared.array(PAIRS, np.float32)
-    right = cuda.shared.array(PAIRS, np.float32)
-    above = cuda.shared.array(PAIRS, np.float32)
-    below = cuda.shared.array(PAIRS, np.float32)
-    return corner, left, right, above, below
-
-
-@cuda.jit(device=True)
 def project(maps, frame, origin, first, room):  # type: ignore[no-untyped-def]
-    """Fill `room`, see `make_room`, for `maps.tile` voxels from the `first` of the block on, in every view.
+    """Fill `room` with where `maps.tile` voxels from the `first` of the block on fall in every view.
 
-    Weights are zero where a camera sees nothing.
+    room: shared arrays (PAIRS,): the place of the first cell in a view's map (int32), weights left, right, above and
+    below (float32); weights of zero where a camera sees nothing.
     """
     corner, left, right, above, below = room
     for pair in range(cuda.threadIdx.x, maps.tile * maps.views, THREADS):
