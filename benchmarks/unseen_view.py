@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from calib.rig import Rig, load_rig
 from calib.triangulate import triangulate_ransac
 from harvest.metrics.pose import joint_errors, summary, take_joints
+from harvest.reconstruct.batch import infer_block
 from harvest.reconstruct.limb_lengths import estimate_limb_lengths
-from harvest.reconstruct.methods import collect, for_skeleton, infer_frame, triangulate, triangulated_peaks
+from harvest.reconstruct.methods import collect, for_skeleton, triangulate, triangulated_peaks
 from harvest.reconstruct.pictorial import PictorialModel
 from harvest.reconstruct.volume import box_centres, box_side_m
 from harvest.select import select_by_determinant
@@ -57,10 +57,8 @@ def reconstruct(
     side = box_side_m(joints, boxes.centre_m, boxes.radius_m)
     centres = box_centres(joints, boxes.centre_m, boxes.radius_m)
     model = PictorialModel(skeleton, lengths, pictorial_settings(settings, 1.0))
-    bar = tqdm(range(len(times)), desc=method, leave=False)
-    return collect(
-        maps, times, [infer_frame(model, rig, maps, t, (centres[t], side), settings.flip_prior) for t in bar]
-    )
+    boxes_of_frames = [(centre, side) for centre in centres]
+    return collect(maps, times, infer_block(model, rig, maps, boxes_of_frames, settings.flip_prior))
 
 
 def part(maps: Heatmaps, views: list[int]) -> Heatmaps:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from calib.errors import CalibrationError
+from cuda_kernels.gpu import NoGpuError
 from harvest.errors import UserError
 
 # Newer versions of typer carry a click of their own, older ones use the package; both derive their errors from this.
@@ -37,6 +38,7 @@ FramesOption = Annotated[
 ViewsOption = Annotated[str | None, typer.Option("--views", help="Names of cameras to use, like cam01,cam03.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML with settings of the stages.")]
 MethodOption = Annotated[str | None, typer.Option("--method", help="pictorial (default), ransac or dlt.")]
+BackendOption = Annotated[str | None, typer.Option("--backend", help="Of 3D inference: numba (default) or cuda.")]
 DetectorOption = Annotated[str | None, typer.Option("--detector", help="blazepose (default), hourglass or keypoints.")]
 WeightsOption = Annotated[Path | None, typer.Option("--weights", help="Weights of the hourglass detector.")]
 KeypointsOption = Annotated[Path | None, typer.Option("--keypoints", help="Folder of 2D joints made by another tool.")]
@@ -56,7 +58,7 @@ def _prepare(ctx: dict[str, object]):  # type: ignore[no-untyped-def]
 
     overrides = {
         "detect": {key: ctx[key] for key in ("detector", "weights", "keypoints")},
-        "reconstruct": {"method": ctx["method"], "skeleton": ctx["skeleton"], "height_m": ctx["height"]},
+        "reconstruct": {key: ctx[key] for key in ("method", "backend", "skeleton")} | {"height_m": ctx["height"]},
         "select": {"keep": ctx["keep"]},
         "label": {"images": ctx["images"]},
     }
@@ -74,6 +76,7 @@ def run(  # noqa: PLR0913 - one parameter an option
     views: ViewsOption = None,
     config: ConfigOption = None,
     method: MethodOption = None,
+    backend: BackendOption = None,
     detector: DetectorOption = None,
     weights: WeightsOption = None,
     keypoints: KeypointsOption = None,
@@ -100,6 +103,7 @@ def plan(  # noqa: PLR0913 - one parameter an option
     views: ViewsOption = None,
     config: ConfigOption = None,
     method: MethodOption = None,
+    backend: BackendOption = None,
     detector: DetectorOption = None,
     weights: WeightsOption = None,
     keypoints: KeypointsOption = None,
@@ -208,7 +212,7 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         sys.stderr.write("stopped; run the same command again to go on\n")
         sys.exit(130)
-    except (UserError, CalibrationError) as error:
+    except (UserError, CalibrationError, NoGpuError) as error:
         sys.stderr.write(f"harvest: {error}\n")
         sys.exit(2)
     except Exception:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numba
 
+from cuda_kernels.gpu import what_is_missing
 from harvest.detect2d.weights import PUBLISHED, weights_folder
 
 NEEDED = ("numpy", "scipy", "numba", "opencv-python", "torch", "av", "zarr", "pyarrow", "pydantic", "typer")
@@ -32,4 +33,5 @@ def examine() -> Iterator[tuple[bool, str]]:
             here,
             f"weights of {name} in {weights_folder()}" + ("" if here else f": run `harvest weights fetch {name}`"),
         )
+    yield True, "GPU for 3D inference: " + (f"none ({what_is_missing()}); not needed" if what_is_missing() else "ready")
     yield True, f"{os.cpu_count()} processors, {numba.get_num_threads()} threads for kernels"

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cuda_kernels.gpu import need_gpu
 from harvest import __version__
 from harvest.detect2d.detectors import weights_fingerprint
 from harvest.skeleton import BUILT_IN
 from harvest.store.atomic import write_text_atomically
 from harvest.store.fingerprint import fingerprint, folder_fingerprint
 from pipelines.capture import Capture
+from pipelines.compiling import tell_of_compiling
 from pipelines.run_folder import RunFolder
 from pipelines.settings import Settings
 from pipelines.stages.detect import run_detect
@@ -142,7 +144,14 @@ def plan(run: Run) -> list[tuple[str, str | None]]:
 
 
 def execute(run: Run) -> None:
-    """Do every stage whose result does not stand already, one after the other; a killed run goes on when run again."""
+    """Do every stage whose result does not stand already, one after the other; a killed run goes on when run again.
+
+    Raises:
+        NoGpuError: backend 'cuda' was asked for where it cannot run; nothing is done then.
+    """
+    if run.settings.reconstruct.backend == "cuda":
+        need_gpu()
+    tell_of_compiling()
     run.folder.create()
     run.folder.write_record(run.folder.read_record())
     write_text_atomically(run.folder.path / "rig.yaml", run.capture.rig.to_yaml())

@@ -45,7 +45,8 @@ class ReconstructSettings(StageSettings):
     proportions of that height; None estimates them from the footage. box_side_m: None estimates it. sharpness: power
     of a heat map that is a likelihood; None takes the detector's. floor, tolerance, prior, limb_tolerance_vox, voxels:
     see harvest/reconstruct/pictorial.py. flip_prior: probability that a view exchanges left and right, before looking;
-    0 leaves the views alone. published_demo repeats the arithmetic of the paper's public demo, for comparison only.
+    0 leaves the views alone. backend: numba on the CPU, or cuda on a GPU, which leaves to the CPU what it cannot answer
+    within the tolerance. published_demo repeats the arithmetic of the paper's public demo, for comparison only.
     """
 
     method: Literal["pictorial", "ransac", "dlt"] = "pictorial"
@@ -59,6 +60,7 @@ class ReconstructSettings(StageSettings):
     flip_prior: Annotated[float, Field(ge=0, lt=0.5)] = 0.02
     height_m: Annotated[float, Field(gt=0.5, lt=2.6)] | None = None
     box_side_m: Annotated[float, Field(gt=0.3, lt=8)] | None = None
+    backend: Literal["numba", "cuda"] = "numba"
     published_demo: bool = False
 
 

@@ -1,5 +1,6 @@
 """The command line from the user's side: whole runs, stops, and one clear line for every mistake."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import yaml
+from conftest import ROOT
 
 from harvest.store.tables import read_columns, read_poses, read_selection
 from pipelines.run_folder import FILES
@@ -146,6 +148,34 @@ def test_wrong_options_are_the_users_mistake_and_not_a_bug_of_ours(harvest_comma
     result = harvest_command(*arguments)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr and "bug of ours" not in result.stderr and "Error" in result.stderr
+
+
+def test_a_missing_gpu_is_said_before_any_work(harvest_command, options, tmp_path):
+    environment = {"CUDA_VISIBLE_DEVICES": "", "NUMBA_ENABLE_CUDASIM": "0"}
+    result = harvest_command("run", *options, "--backend", "cuda", "--out", tmp_path / "x", **environment)
+    assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
+    assert "backend 'cuda' was asked for, but" in result.stderr and "use backend 'numba'" in result.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_compiling_is_said_once_and_cached_kernels_are_not_compiled(tmp_path):
+    (tmp_path / "once.py").write_text(
+        "from numba import njit\n"
+        "from pipelines.compiling import tell_of_compiling\n"
+        "tell_of_compiling(), tell_of_compiling()\n"
+        "one, two = njit(lambda x: x + 1), njit(lambda x: x + 2)\n"
+        "kept = njit(cache=True)(lambda x: x + 3)\n"
+        "import sys\n"
+        "print(kept(1) + (one(1) + two(1) if len(sys.argv) > 1 else 0))\n"
+    )
+
+    def said(*arguments):
+        command = [sys.executable, tmp_path / "once.py", *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
+        return result.stderr.count("compiling kernels")
+
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path)}
+    assert [said(), said(), said("all")] == [1, 0, 1]
 
 
 def test_an_unknown_setting_names_itself_and_the_known_ones(harvest_command, options, tmp_path):

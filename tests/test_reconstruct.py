@@ -1,14 +1,15 @@
 """From maps to poses: exact on made-up captures, and unmoved by what should not matter."""
 
 import dataclasses
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from calib.camera import Camera
 from calib.rig import Rig
+from cuda_kernels import frames
 from harvest.errors import UserError
+from harvest.reconstruct import batch
 from harvest.reconstruct.limb_lengths import estimate_limb_lengths, typical_lengths
 from harvest.reconstruct.methods import for_skeleton, infer_frame, triangulate, triangulated_peaks
 from harvest.reconstruct.pictorial import PictorialModel, PictorialSettings
@@ -227,14 +228,69 @@ def test_maps_are_put_in_the_skeletons_order_by_name(scene):
     assert not coco.score[:, :, coco.joints.index("nose")].any()
 
 
-def test_frames_on_several_threads_give_the_bits_of_frames_one_by_one():
-    rig, (skeleton, xyz) = ring_rig(3), moving_figure(8, HEIGHT)
+@pytest.fixture(scope="module")
+def block():
+    """Eight frames of four views, one of which exchanges left and right now and then, and one of which is missing."""
+    rig, (skeleton, xyz) = ring_rig(4), moving_figure(8, HEIGHT)
     maps = maps_of(rig, xyz, skeleton.joints)
-    model = PictorialModel(skeleton, typical_lengths(skeleton, HEIGHT), PictorialSettings(voxels=32, floor=1e-3))
+    maps.score[::3, 1] = maps.score[::3, 1][:, skeleton.mirror]
+    maps.image_from_heatmap[5, 2] = np.nan
     boxes = [((frame.min(0) + frame.max(0)) / 2, 2.2) for frame in xyz]
-    alone = [infer_frame(model, rig, maps, t, boxes[t], 0.02).pose for t in range(8)]
-    with ThreadPoolExecutor(4) as threads:
-        together = list(threads.map(lambda t: infer_frame(model, rig, maps, t, boxes[t], 0.02).pose, range(8)))
+    return rig, skeleton, maps, boxes
+
+
+def model_of_block(skeleton, **settings):
+    chosen = PictorialSettings(**{"voxels": 32, "floor": 1e-3, **settings})
+    return PictorialModel(skeleton, typical_lengths(skeleton, HEIGHT), chosen)
+
+
+def test_frames_on_several_threads_give_the_bits_of_frames_one_by_one(block, monkeypatch):
+    monkeypatch.setattr(batch, "processors", lambda: 4)
+    rig, skeleton, maps, boxes = block
+    model = model_of_block(skeleton)
+    together = batch.infer_block(model, rig, maps, boxes, 0.02)
+    for t, other in enumerate(together):
+        one = infer_frame(model, rig, maps, t, boxes[t], 0.02)
+        np.testing.assert_array_equal(one.pose.mean_m, other.pose.mean_m)
+        np.testing.assert_array_equal(one.pose.cov_m2, other.pose.cov_m2)
+
+
+@pytest.fixture
+def gpu_by_definition(monkeypatch):
+    """Batches for a GPU are answered by their definition on the CPU."""
+    monkeypatch.setitem(frames.BODIES, "cuda", frames.BODIES["reference"])
+
+
+@pytest.mark.parametrize("tolerance", [1e-3, 3e-2])
+def test_a_block_for_the_gpu_gives_the_same_poses_exchanged_and_missing_views_included(
+    block, gpu_by_definition, tolerance
+):
+    rig, skeleton, maps, boxes = block
+    alone, together = (
+        batch.infer_block(model_of_block(skeleton, backend=backend, tolerance=tolerance), rig, maps, boxes, 0.02)
+        for backend in ("numba", "cuda")
+    )
+    assert any((result.flip > 0.5).any() for result in alone)
+    assert [result.pose.backend for result in together].count("cuda") >= 6
     for one, other in zip(alone, together, strict=True):
-        np.testing.assert_array_equal(one.mean_m, other.mean_m)
-        np.testing.assert_array_equal(one.cov_m2, other.cov_m2)
+        assert other.pose.error_bound <= tolerance
+        np.testing.assert_allclose(one.pose.mean_m, other.pose.mean_m, atol=2.2 * tolerance)
+        np.testing.assert_allclose(one.flip, other.flip, atol=1e-3)
+        np.testing.assert_array_equal(one.n_views, other.n_views)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"floor": 0.05}, {"tolerance": 0.0}, {"latent": frozenset({"thorax"})}],
+    ids=["floor", "exact", "latent"],
+)
+def test_what_a_batch_cannot_answer_is_left_to_the_cpu(block, gpu_by_definition, settings):
+    rig, skeleton, maps, boxes = block
+    skeleton = dataclasses.replace(skeleton, latent=settings.pop("latent", skeleton.latent))
+    alone, together = (
+        batch.infer_block(model_of_block(skeleton, backend=backend, **settings), rig, maps, boxes[:2], 0.0)
+        for backend in ("numba", "cuda")
+    )
+    for one, other in zip(alone, together, strict=True):
+        assert other.pose.backend == "numba" and other.pose.found
+        np.testing.assert_array_equal(one.pose.mean_m, other.pose.mean_m)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from harvest.skeleton import Skeleton
 from harvest.types import Heatmaps, Poses3D
 
 Floats = NDArray[np.float64]
+Question = tuple[Rig, NDArray[np.float32], Floats, Floats, float]  # what `PictorialModel.infer` takes
 RANSAC_PER_CROP = 0.04  # of the crop's side: how far a view may lie off and still count as agreeing
 FLIP_ROUNDS = 2
 
@@ -109,6 +111,23 @@ def infer_frame(
 ) -> FrameResult:
     """The pictorial pose of one frame of `maps`, with each view's probability that it exchanged left and right.
 
+    `box`: centre (3,) and side in metres. What is done with `flip_prior`: see `steps_of_frame`.
+    """
+    steps = steps_of_frame(model, rig, maps, frame, box, flip_prior)
+    try:
+        question = next(steps)
+        while True:
+            question = steps.send(model.infer(*question))
+    except StopIteration as end:
+        result: FrameResult = end.value
+        return result
+
+
+def steps_of_frame(
+    model: PictorialModel, rig: Rig, maps: Heatmaps, frame: int, box: tuple[Floats, float], flip_prior: float
+) -> Generator[Question, FramePose, FrameResult]:
+    """The same step by step: whoever goes through it is asked for inferences, and sends back poses.
+
     The pose is inferred as the maps stand; then every view whose maps fit the pose better with sides exchanged is
     exchanged, and the exchange stays if the evidence of the whole frame, prior included, has grown. At most
     FLIP_ROUNDS times. `flip_prior` = 0 leaves the maps alone. Views without maps get NaN.
@@ -124,14 +143,14 @@ def infer_frame(
     cells = np.stack([invert_affine(a) for a in affine])
     mirror, sharpness, floor = model.skeleton.mirror, model.settings.sharpness, model.settings.floor
     swapped = np.zeros(present.size, np.bool_)
-    pose = model.infer(sub, score, affine, box[0], box[1])
+    pose = yield sub, score, affine, box[0], box[1]
     for _ in range(FLIP_ROUNDS if flip_prior > 0 and pose.found else 0):
         odds = flip_log_odds(sample_maps(sub, score, cells, pose.mean_m) ** sharpness, mirror, floor)
         odds += np.log(flip_prior / (1 - flip_prior))
         proposal = odds > 0
         if (proposal == swapped).all():
             break
-        other = model.infer(sub, _exchange(score, proposal, mirror), affine, box[0], box[1])
+        other = yield sub, _exchange(score, proposal, mirror), affine, box[0], box[1]
         prior = (int(proposal.sum()) - int(swapped.sum())) * np.log(flip_prior / (1 - flip_prior))
         if not other.found or other.log_evidence + prior <= pose.log_evidence:
             break

@@ -61,7 +61,7 @@ class FramePose:
     """Marginals of one frame: mean_m (J, 3), cov_m2 (J, 3, 3); found False where no pose fits, then the rest is NaN.
 
     log_evidence compares hypotheses about one frame; error_bound is the certified total-variation error; active, the
-    mean number of voxels a joint kept.
+    mean number of voxels a joint kept; backend, the kernels' body that answered.
     """
 
     mean_m: Floats
@@ -70,6 +70,7 @@ class FramePose:
     log_evidence: float = -np.inf
     error_bound: float = 0.0
     active: float = 0.0
+    backend: str = "numba"
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class PictorialModel:
         active, marginals = found.active, found.marginals
         mean, cov = moments(marginals.marginal, active.place, active.starts, grid, self.settings.backend)
         evidence = marginals.log_evidence + float(np.log(active.peak).sum())
-        return FramePose(mean, cov, True, evidence, found.bound, float(active.counts.mean()))
+        return FramePose(mean, cov, True, evidence, found.bound, float(active.counts.mean()), self.settings.backend)
 
     def inference(
         self,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +15,9 @@ from tqdm import tqdm
 
 from calib.rig import Rig
 from harvest.errors import UserError
+from harvest.reconstruct.batch import infer_block
 from harvest.reconstruct.limb_lengths import LimbLengths, estimate_limb_lengths, typical_lengths
-from harvest.reconstruct.methods import (
-    FrameResult,
-    collect,
-    for_skeleton,
-    infer_frame,
-    triangulate,
-    triangulated_peaks,
-)
+from harvest.reconstruct.methods import collect, for_skeleton, triangulate, triangulated_peaks
 from harvest.reconstruct.pictorial import PictorialModel, PictorialSettings
 from harvest.reconstruct.volume import box_centres, box_side_m
 from harvest.skeleton import BUILT_IN, Limb, Skeleton, load_skeleton
@@ -95,14 +87,15 @@ def run_reconstruct(
     body = measure_body(capture.rig, store, boxes, settings)
     _write_limbs(out.with_name("30_limbs.yaml"), body, key)
     parts.mkdir(exist_ok=True)
-    blocks = []
+    blocks, by_cpu = [], 0
     with tqdm(total=len(store), desc="reconstruct", unit="frame") as bar:
         for first in range(0, len(store), BLOCK_FRAMES):
             last = min(first + BLOCK_FRAMES, len(store))
             part = parts / f"{first:08d}.parquet"
             if table_fingerprint(part) != key:
                 maps = for_skeleton(store.read(first, last), body.skeleton)
-                poses = reconstruct_block(capture, maps, slice(first, last), boxes, body, settings)
+                poses, handed_over = reconstruct_block(capture, maps, slice(first, last), boxes, body, settings)
+                by_cpu += handed_over
                 write_poses(part, poses, key)
             blocks.append(read_poses(part))
             bar.update(last - first)
@@ -111,30 +104,22 @@ def run_reconstruct(
     shutil.rmtree(parts)
     return (
         f"{poses.found.mean():.1%} of joints found, box side {body.side_m:.2f} m, height {body.lengths.height_m:.2f} m"
+        + (f", {by_cpu} frames left to the CPU" if settings.backend == "cuda" else "")
     )
 
 
 def reconstruct_block(
     capture: Capture, maps: Heatmaps, part: slice, boxes: PersonBoxes, body: Body, settings: ReconstructSettings
-) -> Poses3D:
-    """The poses of one block of frames by the chosen method."""
+) -> tuple[Poses3D, int]:
+    """The poses of one block of frames by the chosen method, and how many of them backend 'cuda' left to the CPU."""
     times = capture.times_s[part]
     if settings.method != "pictorial":
-        return triangulate(capture.rig, maps, times, settings.method)
+        return triangulate(capture.rig, maps, times, settings.method), 0
     model = PictorialModel(body.skeleton, body.lengths, pictorial_settings(settings, body.sharpness))
     joints = triangulated_peaks(capture.rig, maps)[0]
     centres = box_centres(joints, boxes.centre_m[part], boxes.radius_m[part])
-
-    def infer(t: int) -> FrameResult:
-        return infer_frame(model, capture.rig, maps, t, (centres[t], body.side_m), settings.flip_prior)
-
-    with ThreadPoolExecutor(processors()) as threads:  # a frame is one thread's work, and does not hold the others up
-        return collect(maps, times, list(threads.map(infer, range(len(times)))))
-
-
-def processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    results = infer_block(model, capture.rig, maps, [(centre, body.side_m) for centre in centres], settings.flip_prior)
+    return collect(maps, times, results), sum(result.pose.backend != settings.backend for result in results)
 
 
 def pictorial_settings(settings: ReconstructSettings, sharpness: float) -> PictorialSettings:
@@ -146,6 +131,7 @@ def pictorial_settings(settings: ReconstructSettings, sharpness: float) -> Picto
         limb_tolerance_vox=settings.limb_tolerance_vox,
         prior=settings.prior,
         tolerance=settings.tolerance,
+        backend=settings.backend,
         published_demo=settings.published_demo,
     )
 
