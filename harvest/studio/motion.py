@@ -1,0 +1,169 @@
+"""Motion clips, and how a body of any shape performs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harvest.studio.body import Body
+from harvest.studio.rotations import about, from_quaternions, smallest_turn
+
+Floats = NDArray[np.float64]
+CHANNELS = (
+    *("root", "spine04", "spine03", "spine01", "neck01", "neck03", "head"),
+    *("clavicle.L", "upperarm.L", "lowerarm.L", "wrist.L", "upperleg.L", "lowerleg.L", "foot.L"),
+    *("clavicle.R", "upperarm.R", "lowerarm.R", "wrist.R", "upperleg.R", "lowerleg.R", "foot.R"),
+)
+KEPT_RESTS = 64
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A motion of T frames, free of any body's size.
+
+    turns: (T, 21, 4) quaternions (w, x, y, z), for each of CHANNELS the world rotation of that segment from the source's
+    zero pose, studio axes (z up, a rest body faces -y, its left is +x). root: (T, 3) middle of the hips, in leg lengths
+    (thigh + shank). floor: height in leg lengths of what the feet stand on. zero_direction: (21, 3) directions of the
+    source's limbs in its zero pose, zero where a channel is no limb. foot_roll: radians about +y that a left foot of the
+    body's rest pose is turned by to stand as the source's does. split: train, val or test, by subject.
+    """
+
+    name: str
+    subject: str
+    split: str
+    source: str
+    fps: float
+    turns: Floats
+    root: Floats
+    floor: float
+    zero_direction: Floats
+    foot_roll: float
+
+    def __len__(self) -> int:
+        """Frames."""
+        return len(self.turns)
+
+    def at(self, frames: NDArray[np.floating | np.integer]) -> tuple[Floats, Floats]:
+        """Quaternions (N, 21, 4) and roots (N, 3) of some frames, or of moments between them, evenly turned and moved.
+
+        Quaternions between two frames are mixed and normalised: off from the even turn by less than 0.1 degrees where
+        frames are less than 20 degrees apart.
+        """
+        early = np.floor(frames).astype(np.int64)
+        late, part = np.minimum(early + 1, len(self) - 1), np.asarray(frames - early, np.float64)[:, None]
+        same = np.sign((self.turns[early] * self.turns[late]).sum(axis=-1, keepdims=True))
+        mixed = (1 - part[..., None]) * self.turns[early] + part[..., None] * same * self.turns[late]
+        return mixed, (1 - part) * self.root[early] + part * self.root[late]
+
+
+@dataclass(frozen=True)
+class _Bones:
+    """How a body's bones follow channels; arrays over bones, see `MotionLibrary`."""
+
+    channel: NDArray[np.int64]
+    blend: NDArray[np.int64]
+    limb: NDArray[np.int64]
+    foot_sign: NDArray[np.int64]
+
+
+class MotionLibrary:
+    """The clips of the bundle, of which bones follow them, and what a body does with them."""
+
+    def __init__(self, arrays: Mapping[str, NDArray[np.generic]], extra: Sequence[Clip] = ()) -> None:
+        """Take the arrays of motion.npz, and clips of the user's beside its own."""
+        limb = np.stack([arrays["bone_limb_from"], arrays["bone_limb_to"]], -1).astype(np.int64)
+        columns = [arrays[f"bone_{name}"].astype(np.int64) for name in ("channel", "blend_channel", "foot_sign")]
+        self._bones = _Bones(columns[0], columns[1], limb, columns[2])
+        self._rests: dict[tuple[int, bytes], tuple[Body, Floats]] = {}
+        self.clips = [self._clip(arrays, index) for index in range(len(arrays["clip_names"]))] + list(extra)
+
+    @staticmethod
+    def _clip(arrays: Mapping[str, NDArray[np.generic]], index: int) -> Clip:
+        first = int(arrays["clip_start"][index])
+        rows = slice(first, first + int(arrays["clip_frames"][index]))
+        skeleton = int(arrays["clip_skeleton"][index])
+        return Clip(
+            *(str(arrays[f"clip_{name}"][index]) for name in ("names", "subject", "split", "source")),
+            fps=float(arrays["fps"]),
+            turns=arrays["quaternions"][rows].astype(np.float64) / 32767,
+            root=arrays["root"][rows].astype(np.float64),
+            floor=float(arrays["clip_floor"][index]),
+            zero_direction=arrays["skeleton_zero_dir"][skeleton].astype(np.float64),
+            foot_roll=float(arrays["skeleton_foot_roll"][skeleton]),
+        )
+
+    def of_split(self, split: str) -> list[Clip]:
+        """The clips of a split, in their order."""
+        return [clip for clip in self.clips if clip.split == split]
+
+    def perform(
+        self, body: Body, clip: Clip, frames: NDArray[np.floating | np.integer], grip: float = 0.5
+    ) -> tuple[Floats, Floats]:
+        """What a body does in some frames of a clip: turns (T, B, 3, 3) of its bones and its root (T, 3), metres.
+
+        The root stands where the clip has it, for the floor at height zero. `grip` from 0 (the rest pose's splayed
+        fingers) to 1 (a fist).
+        """
+        quaternions, root = clip.at(frames)
+        rest = self._rest_of(body, clip)
+        turns = np.empty((len(frames), len(rest), 3, 3))
+        parents, channel, blend = body.model.parents, self._bones.channel, self._bones.blend
+        of_channel = from_quaternions(quaternions)
+        for bone in range(len(rest)):
+            if channel[bone] < 0:  # fingers, toes, eyes follow their parents
+                turns[:, bone] = turns[:, parents[bone]]
+            elif blend[bone] >= 0:  # the lower half of a forearm takes half of the hand's twist
+                turns[:, bone] = from_quaternions(_midway(quaternions[:, [channel[bone], blend[bone]]])) @ rest[bone]
+            else:
+                turns[:, bone] = of_channel[:, channel[bone]] @ rest[bone]
+        _bend_fingers(body, turns, grip)
+        return turns, (root - [0.0, 0.0, clip.floor]) * body.leg_m
+
+    def _rest_of(self, body: Body, clip: Clip) -> Floats:
+        """`_from_rest`, which a body needs once for each of the sources' skeletons; the last few are kept."""
+        key = id(body), clip.zero_direction.tobytes()
+        if key not in self._rests:
+            if len(self._rests) >= KEPT_RESTS:
+                self._rests.clear()
+            self._rests[key] = body, self._from_rest(body, clip)  # the body too, so that its id stays its own
+        return self._rests[key][1]
+
+    def _from_rest(self, body: Body, clip: Clip) -> Floats:
+        """(B, 3, 3) from the body's rest pose to the clip's zero pose: limbs turn the shortest way, feet roll."""
+        out = np.tile(np.eye(3), (len(body.heads), 1, 1))
+        for bone, (begin, end) in enumerate(self._bones.limb):
+            if begin >= 0:
+                out[bone] = smallest_turn(
+                    body.heads[end] - body.heads[begin], clip.zero_direction[self._bones.channel[bone]]
+                )
+            elif self._bones.foot_sign[bone]:
+                out[bone] = about([0, 1, 0], float(self._bones.foot_sign[bone]) * clip.foot_roll)
+        return out
+
+
+def _midway(pair: Floats) -> Floats:
+    """(T, 4) quaternions halfway between two (T, 2, 4), not normalised."""
+    unit = pair / np.linalg.norm(pair, axis=-1, keepdims=True)
+    same = np.sign((unit[:, 0] * unit[:, 1]).sum(-1, keepdims=True))
+    middle: Floats = unit[:, 0] + np.where(same == 0, 1.0, same) * unit[:, 1]
+    return middle
+
+
+def _bend_fingers(body: Body, turns: Floats, grip: float) -> None:
+    """Bend the fingers of both hands, in place, each joint about the axis across the palm."""
+    model, heads = body.model, body.heads
+    for side, sign in (("L", 1.0), ("R", -1.0)):
+        wrist = heads[model.bone(f"wrist.{side}")]
+        palm = sign * np.cross(
+            heads[model.bone(f"finger2-1.{side}")] - wrist, heads[model.bone(f"finger5-1.{side}")] - wrist
+        )
+        for finger in range(1, 6):
+            along = heads[model.bone(f"finger{finger}-2.{side}")] - heads[model.bone(f"finger{finger}-1.{side}")]
+            bend = about(np.cross(palm, along), grip * np.radians(20.0 if finger == 1 else 75.0))
+            for joint in (1, 2, 3):
+                bone = model.bone(f"finger{finger}-{joint}.{side}")
+                turns[:, bone] = turns[:, model.parents[bone]] @ bend

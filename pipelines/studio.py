@@ -1,0 +1,243 @@
+"""Rendered captures and crops on disk: several processes, a progress bar, and nothing lost when stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from io import BytesIO
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from harvest import __version__
+from harvest.errors import UserError
+from harvest.reconstruct.batch import processors
+from harvest.store.atomic import replace_folder, write_text_atomically
+from harvest.store.fingerprint import fingerprint
+from harvest.studio.assets import Assets, find_assets
+from harvest.studio.crops import GROUP, Crop, CropStudio
+from harvest.studio.film import join_videos, shoot, story_of, truth_of
+from harvest.studio.presets import PRESETS, takes_of
+from harvest.studio.sheet import sheet_of_crops, sheet_of_takes
+from harvest.studio.takes import Take, TakeSettings
+
+STRETCH = 15  # frames that one process films at a time
+SHARD = 8 * GROUP  # crops in one file
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to make: where, from which bundle, of which kind; `workers` processes do it."""
+
+    out: Path
+    assets: Path
+    only_cc0: bool = False
+    workers: int = 0
+
+    @property
+    def processes(self) -> int:
+        """As asked for, else one for each processor."""
+        return self.workers or processors()
+
+
+def assets_folder(given: Path | None = None) -> Path:
+    """The bundle's folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = given or find_assets()
+    if found is None:
+        raise UserError(
+            "no studio assets (bodies, clothes, rooms, motion) were found; run `harvest studio assets build`, "
+            "or name their folder by HARVEST_STUDIO_ASSETS"
+        )
+    return found
+
+
+def make(order: Order, preset: str, takes: int | None, seed: int | None, masks: bool) -> str:
+    """Film all takes of a preset; those that stand already are kept. Gives a line about it.
+
+    Raises:
+        UserError: an unknown preset, or a folder that holds something else.
+    """
+    if preset not in PRESETS:
+        raise UserError(f"unknown preset '{preset}'; known: {', '.join(PRESETS)}")
+    settings = takes_of(preset, takes, seed)
+    record = {"preset": preset, "only_cc0": order.only_cc0, "masks": masks, "seed": settings[0].seed}
+    _claim(order.out, record)
+    names = [f"s{one.subject:03d}_t{one.take:03d}" for one in settings]
+    todo = [(name, one) for name, one in zip(names, settings, strict=True) if not _stands(order.out / name, one)]
+    jobs: list[tuple[Any, ...]] = []
+    for name, one in todo:
+        parts = order.out / f"{name}.partial" / _key(one)
+        for first in range(0, one.frames, STRETCH):
+            last = min(first + STRETCH, one.frames)
+            jobs.append((order.assets, order.only_cc0, one, (first, last), parts / f"{first:06d}", masks))
+    left = {name: -(-one.frames // STRETCH) for name, one in todo}
+    total = sum(one.frames * one.views for _, one in todo)
+    with tqdm(total=total, desc="film", unit="picture") as bar:
+        for job in _in_parallel(_film_stretch, jobs, order.processes):
+            one, (first, last) = job[2], job[3]
+            bar.update((last - first) * one.views)
+            name = f"s{one.subject:03d}_t{one.take:03d}"
+            left[name] -= 1
+            if left[name] == 0:
+                _finish_take(order, one, order.out / name, masks)
+    sheet = order.out / "sheet.jpg"
+    sheet_of_takes([order.out / name for name in names], sheet)
+    return f"{len(settings)} takes in {order.out} ({len(todo)} made now); look at {sheet}"
+
+
+def _key(settings: TakeSettings) -> str:
+    return fingerprint({"version": __version__, **asdict(settings)})[:16]
+
+
+def _stands(folder: Path, settings: TakeSettings) -> bool:
+    path = folder / "truth" / "fingerprint"
+    return path.is_file() and path.read_text(encoding="utf-8") == _key(settings)
+
+
+def _claim(out: Path, record: dict[str, Any]) -> None:
+    """Make a folder this order's own, or go on in it."""
+    path, record = out / "studio.json", {"harvest": __version__, **record}
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [name for name in record if before.get(name) != record[name]]
+        if changed:
+            was = ", ".join(f"{name} {before.get(name)} (now {record[name]})" for name in changed)
+            raise UserError(f"{out} was made with {was}; give another --out, or the same options to go on")
+    elif out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} holds other files; give a new or an empty --out")
+    out.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(path, json.dumps(record, indent=1) + "\n")
+
+
+@lru_cache(maxsize=1)
+def _bundle(folder: Path, only_cc0: bool) -> Assets:
+    cv2.setNumThreads(1)
+    return Assets(folder, only_cc0)
+
+
+@lru_cache(maxsize=1)
+def _take(folder: Path, only_cc0: bool, settings: TakeSettings) -> Take:
+    return Take(_bundle(folder, only_cc0), settings)
+
+
+def _film_stretch(
+    folder: Path, only_cc0: bool, settings: TakeSettings, frames: tuple[int, int], out: Path, masks: bool
+) -> None:
+    """Film some frames of a take into a folder that appears when all of them are there."""
+    if out.is_dir():
+        return
+    partial = out.with_name(f"{out.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    shoot(_take(folder, only_cc0, settings), range(*frames), partial, masks)
+    os.replace(partial, out)
+
+
+def _finish_take(order: Order, settings: TakeSettings, folder: Path, masks: bool) -> None:
+    """Put a take's stretches together."""
+    take = _take(order.assets, order.only_cc0, settings)
+    partial = folder.with_name(f"{folder.name}.partial")
+    parts = [partial / _key(settings) / f"{first:06d}" for first in range(0, settings.frames, STRETCH)]
+    done = partial / "done"
+    shutil.rmtree(done, ignore_errors=True)
+    (done / "videos").mkdir(parents=True)
+    (done / "truth").mkdir()
+    for name in take.rig.names:
+        join_videos([part / f"{name}.mp4" for part in parts], done / "videos" / f"{name}.mp4")
+    (done / "rig.yaml").write_text(take.rig.to_yaml(), encoding="utf-8")
+    np.savez_compressed(done / "truth" / "joints.npz", allow_pickle=False, **truth_of(take, parts))
+    (done / "truth" / "story.json").write_text(story_of(take), encoding="utf-8")
+    for kind in ("mask", "depth") if masks else ():
+        for part in parts:
+            shutil.copytree(part / kind, done / "truth" / kind, dirs_exist_ok=True)
+    (done / "truth" / "fingerprint").write_text(_key(settings), encoding="utf-8")
+    replace_folder(done, folder)
+    shutil.rmtree(partial)
+
+
+def crops(order: Order, count: int, seed: int, split: str) -> str:
+    """Make crops 0 to count - 1 in shards; those that stand already are kept. Gives a line about it."""
+    _claim(order.out, {"crops": split, "only_cc0": order.only_cc0, "seed": seed})
+    shards = [(first, min(first + SHARD, count)) for first in range(0, count, SHARD)]
+    paths = {part: order.out / f"{split}-{part[0]:08d}-{part[1]:08d}.tar" for part in shards}
+    todo = [part for part in shards if not paths[part].is_file()]
+    jobs = [(order.assets, order.only_cc0, seed, split, part, paths[part]) for part in todo]
+    with tqdm(total=sum(last - first for first, last in todo), desc="crops", unit="crop") as bar:
+        for job in _in_parallel(_write_shard, jobs, order.processes):
+            bar.update(job[4][1] - job[4][0])
+    sheet = order.out / "sheet.jpg"
+    sheet_of_crops(sorted(paths.values())[0], sheet)
+    return f"{count} crops in {order.out} ({sum(b - a for a, b in todo)} made now); look at {sheet}"
+
+
+def _write_shard(folder: Path, only_cc0: bool, seed: int, split: str, part: tuple[int, int], path: Path) -> None:
+    """Crops of one shard as a tar of <index>.jpg, <index>.json and <index>.mask.png, in that order."""
+    studio = CropStudio(_bundle(folder, only_cc0), seed, split)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with tarfile.open(partial, "w") as tar:
+        for crop in studio.crops(*part):
+            for name, content in _files_of(crop, seed):
+                member = tarfile.TarInfo(f"{crop.index:08d}.{name}")
+                member.size = len(content)
+                tar.addfile(member, BytesIO(content))
+    os.replace(partial, path)
+
+
+def _files_of(crop: Crop, seed: int) -> Iterator[tuple[str, bytes]]:
+    """What a crop's files are called and what is in them."""
+    picture = crop.effects.apply(crop.picture, np.random.default_rng([seed, crop.index, 1]))
+    quality = [cv2.IMWRITE_JPEG_QUALITY, crop.effects.jpeg]
+    yield "jpg", cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]), quality)[1].tobytes()
+    yield "json", json.dumps(label_of(crop), separators=(",", ":")).encode()
+    yield "mask.png", cv2.imencode(".png", crop.mask)[1].tobytes()
+
+
+def label_of(crop: Crop) -> dict[str, Any]:
+    """A crop's truth as JSON holds it: pixels to 1/1000, metres to 1/100,000; null where the camera sees nothing."""
+    joints = {
+        name: {
+            "uv_px": _rounded(truth.uv_px, 3),
+            "xyz_cam_m": _rounded(truth.xyz_cam_m, 5),
+            "visibility": truth.visibility.tolist(),
+        }
+        for name, truth in crop.joints.items()
+    }
+    camera = crop.camera.to_dict()
+    origin = {"character": crop.character, "clip": crop.clip, "frame": crop.frame, "setting": crop.setting}
+    return {"index": crop.index, "joints": joints, "box_px": _rounded(crop.box_px, 1), "camera": camera, **origin}
+
+
+def _rounded(values: Any, digits: int) -> Any:
+    return [None if np.isnan(v).any() else np.round(v, digits).tolist() for v in values]
+
+
+def _in_parallel(call: Any, jobs: list[tuple[Any, ...]], processes: int) -> Iterator[tuple[Any, ...]]:
+    """Each job once it is done; by this process alone if there is one job or one process."""
+    if processes == 1 or len(jobs) < 2:
+        for job in jobs:
+            call(*job)
+            yield job
+        return
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        running: dict[Future[None], tuple[Any, ...]] = {pool.submit(call, *job): job for job in jobs}
+        try:
+            for future in as_completed(running):
+                future.result()
+                yield running[future]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
