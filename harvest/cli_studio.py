@@ -41,7 +41,7 @@ def studio_crops(
 ) -> None:
     """Draw pictures of single people for training, in tar files of JPEG, JSON and mask."""
     from harvest.errors import UserError
-    from harvest.studio.motion import SPLITS
+    from harvest.studio.splits import SPLITS
     from pipelines.studio import Order, assets_folder, crops
 
     if split not in SPLITS:

@@ -19,11 +19,12 @@ from harvest.studio.render import Renderer, View
 from harvest.studio.rigs import draw_lens
 from harvest.studio.rotations import about, look_at
 from harvest.studio.scenes import draw_setting, strike
-from harvest.studio.truth import JointTruth, joint_truth
+from harvest.studio.truth import VISIBLE, JointTruth, joint_truth
 
 Floats = NDArray[np.float64]
 SIZE_PX = 256
 GROUP = 32  # neighbouring samples share two people, because dressing one costs as much as drawing many
+LEAST_SEEN = 4  # joints; a picture of fewer teaches nothing
 FRAME_PX = (1280, 960)  # of the whole picture that a crop is cut from
 SHADOW_CELLS = 256
 COMPANION, HOLDS, OBJECTS, PHOTOGRAPHS = 0.2, 0.2, (0.55, 0.3, 0.15), 0.25
@@ -91,7 +92,12 @@ class CropStudio:
         away = float(np.linalg.norm(camera.centre_m[:2]))
         middle = np.array([0.0, 0.0, floor])
         setting = draw_setting(self.assets, self.split, middle, 1.15 * away, rng, PHOTOGRAPHS)
-        view = self._renderer.draw(setting.scene(things, SHADOW_CELLS), camera, keep_lens=False)
+        while True:
+            view = self._renderer.draw(setting.scene(things, SHADOW_CELLS), camera, keep_lens=False)
+            seen = joint_truth(view, camera, pose, 0)["mpii16"].visibility == VISIBLE
+            if seen.sum() >= LEAST_SEEN or len(things) == 1:
+                break
+            things.pop()  # whatever came last stood in the way
         return self._record(index, view, camera, pose, draw_effects(rng), (person.id, clip.name, frame, setting.name))
 
     @staticmethod

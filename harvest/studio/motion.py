@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from harvest.studio.body import Body
 from harvest.studio.rotations import about, from_quaternions, smallest_turn
+from harvest.studio.splits import split_of
 
 Floats = NDArray[np.float64]
 CHANNELS = (
@@ -18,7 +19,6 @@ CHANNELS = (
     *("clavicle.R", "upperarm.R", "lowerarm.R", "wrist.R", "upperleg.R", "lowerleg.R", "foot.R"),
 )
 KEPT_RESTS = 64
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,9 @@ class Clip:
     turns: (T, 21, 4) quaternions (w, x, y, z), for each of CHANNELS the world rotation of that segment from the source's
     zero pose, studio axes (z up, a rest body faces -y, its left is +x). root: (T, 3) middle of the hips, in leg lengths
     (thigh + shank). floor: height in leg lengths of what the feet stand on. zero_direction: (21, 3) directions of the
-    source's limbs in its zero pose, zero where a channel is no limb. foot_roll: radians about +y that a left foot of the
-    body's rest pose is turned by to stand as the source's does. split: train, val or test, by subject.
+    source's limbs in its zero pose, zero where a channel is no limb. foot_roll: radians by which the feet of the body's
+    rest pose are turned to stand as the source's do, the left one about -y and the right one about +y. split: train, val
+    or test, by subject.
     """
 
     name: str
@@ -86,8 +87,12 @@ class MotionLibrary:
         first = int(arrays["clip_start"][index])
         rows = slice(first, first + int(arrays["clip_frames"][index]))
         skeleton = int(arrays["clip_skeleton"][index])
+        name, subject, source = (str(arrays[f"clip_{kind}"][index]) for kind in ("names", "subject", "source"))
         return Clip(
-            *(str(arrays[f"clip_{name}"][index]) for name in ("names", "subject", "split", "source")),
+            name=name,
+            subject=subject,
+            split=split_of(subject),
+            source=source,
             fps=float(arrays["fps"]),
             turns=arrays["quaternions"][rows].astype(np.float64) / 32767,
             root=arrays["root"][rows].astype(np.float64),

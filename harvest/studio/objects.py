@@ -77,7 +77,10 @@ def _turned(outline: list[tuple[float, float]], start_m: tuple[float, float, flo
     first = (v[:-1, :-1] * (around + 1) + u[:-1, :-1]).ravel()
     right, up = first + 1, first + around + 1
     faces = np.concatenate([np.stack([first, right, up + 1], 1), np.stack([first, up + 1, up], 1)])
-    return _solid(ring.reshape(3, -1).T + np.array(start_m), faces, uv)
+    points = ring.reshape(3, -1).T
+    a, b, c = (points[faces[:, i]] for i in range(3))
+    wide = np.linalg.norm(np.cross(b - a, c - a), axis=1) > 1e-12  # at a pole, every other triangle is a line
+    return _solid(points + np.array(start_m), faces[wide], uv)
 
 
 def _one(solids: list[Solid]) -> Solid:

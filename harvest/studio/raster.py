@@ -19,7 +19,8 @@ from calib.camera import Camera
 from harvest.studio.mesh import SIZE
 
 Floats = NDArray[np.float64]
-COARSE = 8  # samples between the places at which a lens is inverted; between them a cubic is exact to 1e-4 samples
+COARSEST = 16  # samples between the places at which a lens is inverted
+NEAR_ENOUGH = 2e-4  # pixels that what lies between them may be off
 OPAQUE = 110  # of 255
 
 _distort = njit(distortion.distort_pinhole)
@@ -51,21 +52,31 @@ def make_lens(camera: Camera, over: int) -> Lens:
 
 
 def _rays(camera: Camera, over: int, ideal: Floats) -> NDArray[np.float32]:
+    """The lens inverted on a lattice as coarse as NEAR_ENOUGH allows, and the cubic between its knots."""
     width, height = camera.size_px[0] * over, camera.size_px[1] * over
-    # One knot before the first sample and two after the last, as the cubic needs them.
-    x, y = (COARSE * np.arange(-1.0, size // COARSE + 3) for size in (width, height))
-    knots = np.stack(np.meshgrid(x, y), -1)
-    at = camera.undistort((knots - (over - 1) / 2) / over)
-    found = at * ideal[[0, 2]] + ideal[[1, 3]]
-    return _refine(found, height, width)
+
+    def seen(samples: Floats) -> Floats:
+        at: Floats = camera.undistort((samples - (over - 1) / 2) / over) * ideal[[0, 2]] + ideal[[1, 3]]
+        return at
+
+    tried = np.stack(np.meshgrid(np.arange(1.0, width, 37), np.arange(1.0, height, 37)), -1)
+    exact, step = seen(tried), COARSEST
+    while True:
+        # One knot before the first sample and two after the last, as the cubic needs them.
+        x, y = (step * np.arange(-1.0, size // step + 3) for size in (width, height))
+        rays: NDArray[np.float32] = _refine(seen(np.stack(np.meshgrid(x, y), -1)), height, width, step)
+        off = abs(rays[1::37, 1::37] - exact)[np.isfinite(exact)]
+        if step == 1 or (off < NEAR_ENOUGH * over).all():
+            return rays
+        step //= 2
 
 
 @njit(cache=True, nogil=True)
-def _refine(knots, height, width):  # type: ignore[no-untyped-def]
+def _refine(knots, height, width, step):  # type: ignore[no-untyped-def]
     """Every sample's ideal place by the cubic through the four knots around it, along each axis."""
-    weights = np.empty((COARSE, 4))
-    for i in range(COARSE):
-        t = i / COARSE
+    weights = np.empty((step, 4))
+    for i in range(step):
+        t = i / step
         weights[i, 0] = -t * (t - 1) * (t - 2) / 6
         weights[i, 1] = (t + 1) * (t - 1) * (t - 2) / 2
         weights[i, 2] = -(t + 1) * t * (t - 2) / 2
@@ -73,7 +84,7 @@ def _refine(knots, height, width):  # type: ignore[no-untyped-def]
     across = np.empty((knots.shape[0], width, 2))
     for row in range(knots.shape[0]):
         for x in range(width):
-            first, w = x // COARSE, weights[x % COARSE]
+            first, w = x // step, weights[x % step]
             for c in range(2):
                 total = 0.0
                 for k in range(4):
@@ -81,7 +92,7 @@ def _refine(knots, height, width):  # type: ignore[no-untyped-def]
                 across[row, x, c] = total
     out = np.empty((height, width, 2), np.float32)
     for y in range(height):
-        first, w = y // COARSE, weights[y % COARSE]
+        first, w = y // step, weights[y % step]
         for x in range(width):
             for c in range(2):
                 total = 0.0

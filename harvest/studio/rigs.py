@@ -95,7 +95,7 @@ KINDS: dict[str, Callable[[int, np.random.Generator], Places]] = {
 def draw_rig(kind: str, views: int, size_px: tuple[int, int], rng: np.random.Generator) -> Rig:
     """A rig of that kind with random places and lenses; every camera sees a person in the middle whole.
 
-    Lenses: from 45 to 75 degrees across the longer side, principal points off by up to 3 %, most with some distortion.
+    Lenses: from 38 to 65 degrees across the longer side, principal points off by up to 3 %, most with some distortion.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind of rig '{kind}', known: {', '.join(KINDS)}")
@@ -104,7 +104,7 @@ def draw_rig(kind: str, views: int, size_px: tuple[int, int], rng: np.random.Gen
         R, t = look_at(eye, target, roll)
         # 2.3 m around the middle must fit into the shorter side.
         needed = 2.3 / np.linalg.norm(eye - target) * max(size_px) / min(size_px)
-        wide = np.clip(max(2 * np.tan(np.radians(rng.uniform(45, 75)) / 2), needed), 0.2, 2 * np.tan(np.radians(46)))
+        wide = np.clip(max(2 * np.tan(np.radians(rng.uniform(38, 65)) / 2), needed), 0.2, 2 * np.tan(np.radians(46)))
         cameras.append(Camera(f"cam{index + 1:02d}", size_px, *draw_lens(float(wide), size_px, rng), R, t))
     return Rig(tuple(cameras))
 
