@@ -87,7 +87,7 @@ class Camera:
                 f"determinant {determinant:.3f}); check for a swapped axis or a matrix of world_from_cam with scale"
             )
 
-    @property
+    @cached_property
     def coefficients(self) -> Floats:
         """(14,) distortion coefficients, unused ones zero."""
         return np.pad(self.dist_opencv, (0, N_COEFFICIENTS - self.dist_opencv.size))
@@ -97,7 +97,7 @@ class Camera:
         """(3,) position of the camera in the world, metres."""
         return -self.R_cam_from_world.T @ self.t_cam_from_world_m
 
-    @property
+    @cached_property
     def image_from_distorted(self) -> Floats:
         """(3, 3) from distorted normalised coordinates to pixels; includes the sensor's tilt."""
         return self.K @ tilt_matrix(*self.coefficients[12:])
@@ -197,21 +197,20 @@ class Camera:
         return float(1.5 * (bend / stretch**2).max())
 
     @cached_property
-    def packed(self) -> Floats:
-        """(37,) numbers for kernels: R, t, image_from_distorted, 14 coefficients, valid radius, bend_per_px.
+    def optics(self) -> Floats:
+        """(36,) numbers for compiled code: R, t, image_from_distorted, 14 coefficients, valid radius.
 
-        The sign of the radius tells the model: negative for fisheye. Taken by cuda_kernels/unproject.
+        The sign of the radius tells the model: negative for fisheye.
         """
         radius = min(self.valid_radius, 1e9)
-        return np.concatenate(
-            [
-                self.R_cam_from_world.ravel(),
-                self.t_cam_from_world_m,
-                self.image_from_distorted.ravel(),
-                self.coefficients,
-                [-radius if self.model == "fisheye" else radius, self.bend_per_px],
-            ]
-        )
+        pose = self.R_cam_from_world.ravel(), self.t_cam_from_world_m
+        signed = [-radius if self.model == "fisheye" else radius]
+        return np.concatenate([*pose, self.image_from_distorted.ravel(), self.coefficients, signed])
+
+    @cached_property
+    def packed(self) -> Floats:
+        """(37,) `optics` and bend_per_px, as cuda_kernels/unproject takes them."""
+        return np.append(self.optics, self.bend_per_px)
 
     def to_dict(self) -> dict[str, Any]:
         """The camera as one entry of rig.yaml, plain lists and numbers."""

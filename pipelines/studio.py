@@ -26,10 +26,11 @@ from harvest.store.atomic import replace_folder, write_text_atomically
 from harvest.store.fingerprint import fingerprint
 from harvest.studio.assets import Assets, find_assets
 from harvest.studio.crops import GROUP, Crop, CropStudio
-from harvest.studio.film import join_videos, shoot, story_of, truth_of
+from harvest.studio.film import shoot, story_of, truth_of
 from harvest.studio.presets import PRESETS, takes_of
 from harvest.studio.sheet import sheet_of_crops, sheet_of_takes
 from harvest.studio.takes import Take, TakeSettings
+from harvest.studio.video import join_videos
 
 STRETCH = 15  # frames that one process films at a time
 SHARD = 8 * GROUP  # crops in one file

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from calib.camera import Camera
 from harvest.studio.assets import Assets
-from harvest.studio.body import Pose
 from harvest.studio.effects import Effects, draw_effects
 from harvest.studio.mesh import Thing
 from harvest.studio.objects import furniture, held
@@ -94,22 +93,27 @@ class CropStudio:
         setting = draw_setting(self.assets, self.split, middle, 1.15 * away, rng, PHOTOGRAPHS)
         while True:
             view = self._renderer.draw(setting.scene(things, SHADOW_CELLS), camera, keep_lens=False)
-            seen = joint_truth(view, camera, pose, 0)["mpii16"].visibility == VISIBLE
-            if seen.sum() >= LEAST_SEEN or len(things) == 1:
+            joints = joint_truth(view, camera, pose, 0)
+            if (joints["mpii16"].visibility == VISIBLE).sum() >= LEAST_SEEN or len(things) == 1:
                 break
             things.pop()  # whatever came last stood in the way
-        return self._record(index, view, camera, pose, draw_effects(rng), (person.id, clip.name, frame, setting.name))
+        origin = person.id, clip.name, frame, setting.name
+        return self._record(index, view, camera, joints, draw_effects(rng), origin)
 
     @staticmethod
     def _record(
-        index: int, view: View, camera: Camera, pose: Pose, effects: Effects, origin: tuple[str, str, int, str]
+        index: int,
+        view: View,
+        camera: Camera,
+        joints: dict[str, JointTruth],
+        effects: Effects,
+        origin: tuple[str, str, int, str],
     ) -> Crop:
         mask = view.mask(0)
         rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
         box = np.full(4, np.nan)
         if rows.size:
             box = np.array([columns[0] - 0.5, rows[0] - 0.5, columns[-1] + 0.5, rows[-1] + 0.5])
-        joints = joint_truth(view, camera, pose, 0)
         return Crop(index, view.picture, effects, camera, joints, box, mask, *origin)
 
     def _companion(self, other: Person, camera: Camera, rng: np.random.Generator) -> Thing:

@@ -1,4 +1,4 @@
-"""A moving stick figure and a ring of cameras: the smallest capture with exact truth, made without any asset."""
+"""A moving figure and a ring of cameras: the smallest capture with exact truth, made without any asset."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from calib.camera import Camera
 from calib.rig import Rig
 from harvest.skeleton import Skeleton, load_skeleton
+from harvest.studio.plain import TubePerson, plain_light, plain_room
+from harvest.studio.render import Renderer, Scene
+from harvest.studio.rotations import look_at
+from harvest.studio.video import Video
 
 Floats = NDArray[np.float64]
 SIZE_PX = (640, 480)
 FPS = 30
-BACKGROUND, FLOOR = (196, 188, 178), (150, 140, 128)
-LEFT, RIGHT, MIDDLE = (38, 104, 168), (176, 84, 44), (92, 92, 96)
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,9 @@ def ring_rig(views: int, radius_m: float = 4.0, height_m: float = 1.6) -> Rig:
     for view in range(views):
         angle = 2 * np.pi * view / views + 0.3
         centre = np.array([radius_m * np.cos(angle), radius_m * np.sin(angle), height_m])
-        forward = np.array([0.0, 0.0, 1.0]) - centre
-        forward /= np.linalg.norm(forward)
-        right = np.cross(forward, [0.0, 0.0, 1.0])
-        right /= np.linalg.norm(right)
-        R = np.stack([right, np.cross(forward, right), forward])
+        R, t = look_at(centre, (0.0, 0.0, 1.0))
         K = np.array([[560.0, 0, SIZE_PX[0] / 2 - 0.5], [0, 560.0, SIZE_PX[1] / 2 - 0.5], [0, 0, 1]])
-        cameras.append(Camera(f"cam{view + 1:02d}", SIZE_PX, K, np.array([-0.1, 0.05, 1e-3, -5e-4]), R, -R @ centre))
+        cameras.append(Camera(f"cam{view + 1:02d}", SIZE_PX, K, np.array([-0.1, 0.05, 1e-3, -5e-4]), R, t))
     return Rig(tuple(cameras))
 
 
@@ -103,9 +99,9 @@ def write_capture(folder: Path, views: int = 4, frames: int = 60, seed: int = 0,
     (folder / "videos").mkdir(parents=True, exist_ok=True)
     (folder / "rig.yaml").write_text(rig.to_yaml(), encoding="utf-8")
     np.savez(folder / "truth.npz", joints=np.array(skeleton.joints), xyz_m=xyz)
+    _film(folder / "videos", rig, skeleton, xyz)
     for camera in rig.cameras:
         uv = camera.project(xyz)
-        _write_video(folder / "videos" / f"{camera.name}.mp4", skeleton, uv)
         _write_coco(folder / "keypoints" / f"{camera.name}.json", skeleton, _spoil(uv, skeleton, rng, wrong))
 
 
@@ -132,25 +128,18 @@ def _write_coco(path: Path, skeleton: Skeleton, keypoints: Floats) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def _write_video(path: Path, skeleton: Skeleton, uv: Floats) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS)
-        stream.width, stream.height, stream.pix_fmt = SIZE_PX[0], SIZE_PX[1], "yuv420p"
-        for points in uv:
-            frame = av.VideoFrame.from_ndarray(draw_figure(skeleton, points), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-
-def draw_figure(skeleton: Skeleton, uv: Floats) -> NDArray[np.uint8]:
-    """(480, 640, 3) RGB picture of the figure whose joints appear at uv (J, 2) pixels."""
-    image = np.full((SIZE_PX[1], SIZE_PX[0], 3), BACKGROUND, np.uint8)
-    image[SIZE_PX[1] * 2 // 3 :] = FLOOR
-    for limb in skeleton.limbs:
-        ends = [tuple(int(round(16 * x)) for x in uv[skeleton.index(name)]) for name in (limb.child, limb.parent)]
-        colour = {"l_": LEFT, "r_": RIGHT}.get(limb.child[:2], MIDDLE)
-        cv2.line(image, ends[0], ends[1], colour, 12, cv2.LINE_AA, 4)
-    head = uv[[skeleton.index("upper_neck"), skeleton.index("head_top")]]
-    radius = float(np.linalg.norm(head[0] - head[1])) / 2
-    cv2.circle(image, tuple(int(round(x)) for x in head.mean(axis=0)), max(int(radius), 2), MIDDLE, -1, cv2.LINE_AA)
-    return image
+def _film(folder: Path, rig: Rig, skeleton: Skeleton, xyz: Floats) -> None:
+    """The figure as a person of tubes in an empty room, one video a camera."""
+    first = np.array(
+        [xyz[0, skeleton.index(limb.child)] - xyz[0, skeleton.index(limb.parent)] for limb in skeleton.limbs]
+    )
+    lengths = np.zeros(len(skeleton.joints))
+    lengths[[skeleton.index(limb.child) for limb in skeleton.limbs]] = np.linalg.norm(first, axis=1)
+    person, light, room, renderer = TubePerson(skeleton, lengths), plain_light(), plain_room(), Renderer()
+    videos = [Video(folder / f"{camera.name}.mp4", SIZE_PX, FPS) for camera in rig.cameras]
+    for joints in xyz:
+        scene = Scene([person.placed(joints)], light, room)
+        for camera, video in zip(rig.cameras, videos, strict=True):
+            video.add(renderer.draw(scene, camera).picture)
+    for video in videos:
+        video.close()

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +15,8 @@ from numpy.typing import NDArray
 from harvest.studio.body import JOINT_SETS
 from harvest.studio.takes import Take
 from harvest.studio.truth import joint_truth, names_of
+from harvest.studio.video import Video
 
-QUALITY = 17  # of x264: about as good as what good cameras write
-# Without mbtree, whose assembly reads memory that nobody wrote: with it the same pictures gave other bytes every time.
-ENCODER = {"crf": str(QUALITY), "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
 MILLIMETRE = 1000
 
 
@@ -32,7 +28,7 @@ def shoot(take: Take, frames: range, folder: Path, masks: bool) -> None:
     millimetres, 0 where nothing but the room is.
     """
     names = take.rig.names
-    writers = {name: _Video(folder / f"{name}.mp4", take.settings.size_px, take.settings.fps) for name in names}
+    writers = {name: Video(folder / f"{name}.mp4", take.settings.size_px, take.settings.fps) for name in names}
     people, views = len(take.actors), len(names)
     found: dict[str, NDArray[Any]] = {}
     for joint_set in JOINT_SETS:
@@ -95,47 +91,6 @@ def story_of(take: Take) -> str:
     ]
     story = {"settings": asdict(take.settings), "people": people, "room": take.setting.name}
     return json.dumps(story, indent=1) + "\n"
-
-
-class _Video:
-    """An H.264 file that is filled picture by picture; the same pictures give the same bytes."""
-
-    def __init__(self, path: Path, size_px: tuple[int, int], fps: float) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = av.open(str(path), "w")
-        rate = Fraction(fps).limit_denominator(1001)
-        self._stream = self._container.add_stream("libx264", rate=rate, options=ENCODER)
-        self._stream.width, self._stream.height = size_px
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.thread_count = 1
-
-    def add(self, picture: NDArray[np.uint8]) -> None:
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-        self._container.mux(self._stream.encode(frame))
-
-    def close(self) -> None:
-        self._container.mux(self._stream.encode())
-        self._container.close()
-
-
-def join_videos(parts: list[Path], out: Path) -> None:
-    """Videos one after the other as one, their pictures copied as they are."""
-    with av.open(str(out), "w") as target:
-        stream, offset = None, 0
-        for part in parts:
-            with av.open(str(part)) as source:
-                video = source.streams.video[0]
-                if stream is None:
-                    stream = target.add_stream_from_template(video)
-                last = offset
-                for packet in source.demux(video):
-                    if packet.dts is None:
-                        continue
-                    packet.pts, packet.dts = packet.pts + offset, packet.dts + offset
-                    last = max(last, packet.pts + packet.duration)
-                    packet.stream = stream
-                    target.mux(packet)
-                offset = last
 
 
 def _write_png(path: Path, picture: NDArray[Any]) -> None:

@@ -104,7 +104,7 @@ def paint_room(room, lens, covered, samples, cast, out):  # type: ignore[no-unty
     and how much a shadow takes away. A wall's point has the same colour for all cameras.
     """
     dark, to_shadow, strength = cast
-    p, ideal, rays, over = lens.packed, lens.ideal, lens.rays, lens.over
+    p, ideal, rays, over = lens.optics, lens.ideal, lens.rays, lens.over
     bent = rays.shape[0] > 0
     ox = -(p[0] * p[9] + p[3] * p[10] + p[6] * p[11]) - room.middle[0]
     oy = -(p[1] * p[9] + p[4] * p[10] + p[7] * p[11]) - room.middle[1]

@@ -75,7 +75,7 @@ class Thing:
 def pyramid(picture: Bytes) -> Bytes:
     """(texels, 4) all levels of a texture, SIZE a side first, from a picture (h, w, 3 or 4) uint8."""
     if picture.shape[2] == 3:
-        picture = np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)])
+        picture = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA), np.uint8)
     if picture.shape[:2] != (SIZE, SIZE):
         picture = cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
     levels = [picture]

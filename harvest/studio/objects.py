@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ Floats32 = NDArray[np.float32]
 Solid = tuple[Floats32, Surface]
 PATCH_M = 0.12  # longest side of a patch, so that none is lost for touching the camera's plane
 UP = (0.0, 0.0, 1.0)
+PAINTS = 40  # their textures take 1.4 MB each
 
 
 def _patch(corner: Floats, along: Floats, across: Floats) -> Solid:
@@ -63,10 +66,19 @@ def ball(radius_m: float, centre_m: tuple[float, float, float], around: int = 18
     return _turned([(radius_m * np.cos(a), radius_m * np.sin(a)) for a in angles], centre_m, around)
 
 
+def capsule(radii_m: tuple[float, float], length_m: float, around: int = 16) -> Solid:
+    """An upright tube with round ends from the origin up; its thickness goes from one radius to the other."""
+    low = [(radii_m[0] * np.cos(a), radii_m[0] * np.sin(a)) for a in np.linspace(-np.pi / 2, 0, around // 4 + 1)]
+    high = [
+        (radii_m[1] * np.cos(a), length_m + radii_m[1] * np.sin(a)) for a in np.linspace(0, np.pi / 2, around // 4 + 1)
+    ]
+    return _turned([*low, *high], (0.0, 0.0, 0.0), around)
+
+
 def _turned(outline: list[tuple[float, float]], start_m: tuple[float, float, float], around: int) -> Solid:
     """An outline of radii and heights, lowest first, turned about the vertical; long pieces are divided."""
     fine = [outline[0]]
-    for (r0, z0), (r1, z1) in zip(outline[:-1], outline[1:], strict=True):
+    for (r0, z0), (r1, z1) in pairwise(outline):
         parts = max(1, int(np.ceil(np.hypot(r1 - r0, z1 - z0) / PATCH_M)))
         fine += [(r0 + (r1 - r0) * i / parts, z0 + (z1 - z0) * i / parts) for i in range(1, parts + 1)]
     radius, z = np.array(fine).T
@@ -153,11 +165,17 @@ def held(rng: np.random.Generator, body: Body, side: str) -> Mesh:
     return _still((vertices @ tilt.T + palm).astype(np.float32), surface, wrist, rng)
 
 
+@lru_cache(maxsize=PAINTS)
+def _paint(number: int) -> NDArray[np.uint8]:
+    """One of PAINTS surfaces that things are made of, the same in every scene."""
+    rng = np.random.default_rng([number, 5])
+    return pyramid((255 * fabric(rng, loud=number % 5 == 0)).astype(np.uint8))
+
+
 def _still(vertices: Floats32, surface: Surface, bone: int, rng: np.random.Generator) -> Mesh:
     """A solid of one cloth or paint, all of it moved by one bone."""
-    cloth = (255 * fabric(rng, loud=rng.random() < 0.2)).astype(np.uint8)
     looks = Looks(
-        pyramid(cloth)[None],
+        _paint(int(rng.integers(PAINTS)))[None],
         np.zeros((1, 1, 4), np.uint8),
         np.full(1, -1, np.int32),
         np.zeros(1, np.bool_),

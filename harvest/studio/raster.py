@@ -30,12 +30,12 @@ _fisheye = njit(distortion.fisheye_scale)
 class Lens(NamedTuple):
     """A camera as compiled code takes it.
 
-    packed: `Camera.packed`. ideal (4,): sample x is ideal[0] * X/Z + ideal[1] without distortion, y likewise. rays
+    optics: `Camera.optics`. ideal (4,): sample x is ideal[0] * X/Z + ideal[1] without distortion, y likewise. rays
     (H over, W over, 2) float32 ideal place of every sample, NaN where the lens sees nothing; of size zero where every
-    sample is its own ideal place. bulge: samples per square sample, half of `Camera.bend_per_px`.
+    sample is its own ideal place. bulge: samples per square sample; an edge of length l bulges by no more than bulge l^2.
     """
 
-    packed: Any
+    optics: Any
     ideal: Any
     rays: Any
     over: int
@@ -47,12 +47,12 @@ def make_lens(camera: Camera, over: int) -> Lens:
     shift, K = (over - 1) / 2, camera.K
     ideal = np.array([over * K[0, 0], over * K[0, 2] + shift, over * K[1, 1], over * K[1, 2] + shift])
     plain = camera.model == "pinhole" and not camera.dist_opencv.any() and K[0, 1] == 0
-    rays = np.empty((0, 0, 2), np.float32) if plain else _rays(camera, over, ideal)
-    return Lens(camera.packed, ideal, rays, over, 0.5 * camera.bend_per_px / over)
+    rays, bulge = (np.empty((0, 0, 2), np.float32), 0.0) if plain else _rays(camera, over, ideal)
+    return Lens(camera.optics, ideal, rays, over, bulge)
 
 
-def _rays(camera: Camera, over: int, ideal: Floats) -> NDArray[np.float32]:
-    """The lens inverted on a lattice as coarse as NEAR_ENOUGH allows, and the cubic between its knots."""
+def _rays(camera: Camera, over: int, ideal: Floats) -> tuple[NDArray[np.float32], float]:
+    """The lens inverted on a lattice as coarse as NEAR_ENOUGH allows, the cubic between its knots, and `Lens.bulge`."""
     width, height = camera.size_px[0] * over, camera.size_px[1] * over
 
     def seen(samples: Floats) -> Floats:
@@ -64,11 +64,27 @@ def _rays(camera: Camera, over: int, ideal: Floats) -> NDArray[np.float32]:
     while True:
         # One knot before the first sample and two after the last, as the cubic needs them.
         x, y = (step * np.arange(-1.0, size // step + 3) for size in (width, height))
-        rays: NDArray[np.float32] = _refine(seen(np.stack(np.meshgrid(x, y), -1)), height, width, step)
+        knots = seen(np.stack(np.meshgrid(x, y), -1))
+        rays: NDArray[np.float32] = _refine(knots, height, width, step)
         off = abs(rays[1::37, 1::37] - exact)[np.isfinite(exact)]
         if step == 1 or (off < NEAR_ENOUGH * over).all():
-            return rays
+            return rays, _bulge(knots, step)
         step //= 2
+
+
+def _bulge(knots: Floats, step: int) -> float:
+    """How far the lens bends a straight edge, per square of its length, by differences between knots; half as much again
+    for what lies between them.
+
+    If samples s have ideal places f(s), the second derivative of the inverse is at most |f''| / |f'|^3.
+    """
+    bent, slope = 0.0, np.inf
+    for axis in (0, 1):
+        first, second = np.diff(knots, axis=axis) / step, np.diff(knots, 2, axis=axis) / step**2
+        slope = min(slope, float(np.nanmin(np.linalg.norm(first, axis=-1), initial=np.inf)))
+        bent = max(bent, float(np.nanmax(np.linalg.norm(second, axis=-1), initial=0.0)))
+    # Mixed derivatives may double what the axes show; an edge strays from its chord by an eighth of bend times length^2.
+    return 1.5 * 2 * bent / slope**3 / 8
 
 
 @njit(cache=True, nogil=True)
@@ -105,7 +121,7 @@ def _refine(knots, height, width, step):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def project(vertices, lens, out):  # type: ignore[no-untyped-def]
     """Fill `out` (N, 5): ideal x and y, 1 / depth (zero where the camera sees nothing), x and y behind the lens."""
-    p, ideal, over = lens.packed, lens.ideal, lens.over
+    p, ideal, over = lens.optics, lens.ideal, lens.over
     shift, limit = 0.5 * (over - 1), p[35]
     bent = lens.rays.shape[0] > 0
     for n in range(vertices.shape[0]):
