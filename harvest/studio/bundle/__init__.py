@@ -1,0 +1,1 @@
+"""Makes the bundle of studio assets out of registry packages."""
