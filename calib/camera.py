@@ -19,10 +19,10 @@ from calib.distortion import (
     valid_radius,
 )
 from calib.errors import CalibrationError
+from calib.inversion import invert_distortion
 
 Floats = NDArray[np.float64]
 ROTATION_TOLERANCE = 1e-4
-UNDISTORT_ITERATIONS = 60
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Camera:
     def undistort(self, uv_px: ArrayLike) -> Floats:
         """(..., 2) undistorted normalised coordinates of pixels (..., 2); NaN where no ray gives that pixel.
 
-        Newton's method on `_distort` with a central-difference Jacobian, to 1e-12.
+        Newton's method with a central-difference Jacobian, to 1e-12.
         """
         uv = np.asarray(uv_px, dtype=np.float64)
         target = np.concatenate([uv, np.ones_like(uv[..., :1])], -1) @ np.linalg.inv(self.image_from_distorted).T
@@ -144,27 +144,10 @@ class Camera:
             theta = np.minimum(np.hypot(xd, yd), math.pi / 2 - 1e-3)
             stretch = np.tan(theta) / np.maximum(np.hypot(xd, yd), 1e-12)
             x, y = np.where(theta > 1e-9, xd * stretch, xd), np.where(theta > 1e-9, yd * stretch, yd)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            x, y, residual = self._newton(x, y, xd, yd)
-            good = (residual < 1e-8) & (np.hypot(x, y) < self.valid_radius)
-        return np.stack([np.where(good, x, np.nan), np.where(good, y, np.nan)], axis=-1)
-
-    def _newton(self, x: Floats, y: Floats, xd: Floats, yd: Floats) -> tuple[Floats, Floats, Floats]:
-        """Where `_distort` gives (xd, yd), from a start (x, y), and the residual that remains."""
-        h = 1e-6
-        residual = np.full(x.shape, np.inf)
-        for _ in range(UNDISTORT_ITERATIONS):
-            fx, fy = self._distort(x, y)
-            ex, ey = fx - xd, fy - yd
-            residual = np.maximum(abs(ex), abs(ey))
-            if not (residual > 1e-12).any():
-                break
-            (ax, ay), (bx, by) = self._distort(x + h, y), self._distort(x - h, y)
-            (cx, cy), (dx, dy) = self._distort(x, y + h), self._distort(x, y - h)
-            a, b, c, d = (ax - bx) / (2 * h), (cx - dx) / (2 * h), (ay - by) / (2 * h), (cy - dy) / (2 * h)
-            det = a * d - b * c
-            x, y = x - (d * ex - b * ey) / det, y - (a * ey - c * ex) / det
-        return x, y, residual
+        fisheye = self.model == "fisheye"
+        x, y, residual = invert_distortion(xd.ravel(), yd.ravel(), x.ravel(), y.ravel(), self.coefficients, fisheye)
+        good = (residual < 1e-8) & (np.hypot(x, y) < self.valid_radius)
+        return np.stack([np.where(good, x, np.nan), np.where(good, y, np.nan)], axis=-1).reshape(uv.shape)
 
     @cached_property
     def bend_per_px(self) -> float:

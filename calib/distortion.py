@@ -5,6 +5,7 @@ the fisheye model uses the first four. Points are normalised: x/z and y/z in the
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,12 @@ def valid_radius(k: NDArray[np.float64], fisheye: bool) -> float:
 
     Beyond it a polynomial folds back, and points far outside the picture would seem to lie inside it.
     """
+    return _valid_radius(tuple(float(number) for number in k), fisheye)
+
+
+@lru_cache(maxsize=256)
+def _valid_radius(numbers: tuple[float, ...], fisheye: bool) -> float:
+    k = np.array(numbers)
     radii = np.tan(np.linspace(1e-4, 1.553, 4000)) if fisheye else np.linspace(1e-3, 8.0, 8000)
     if fisheye:
         distorted = radii * fisheye_scale(radii, k)

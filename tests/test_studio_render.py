@@ -71,7 +71,7 @@ def rays_of(camera, over):
 
 
 def cast(origin, directions, triangles):
-    """Nearest distance along each ray (its length counts as one) to triangles (F, 3, 3), by Moeller and Trumbore; inf."""
+    """Nearest distance along each ray (its length counts as one) to triangles (F, 3, 3), by Moeller and Trumbore."""
     nearest = np.full(len(directions), np.inf)
     margin = np.zeros(len(directions))  # how far inside its triangle the nearest hit lies
     for a, b, c in triangles:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from harvest.errors import UserError
 from harvest.studio.body import BodyModel
 from harvest.studio.light import Surroundings, load_surroundings
 from harvest.studio.motion import Clip, MotionLibrary
+from harvest.studio.own_motion import own_clips
+from harvest.studio.splits import SPLITS
 
 VARIABLE = "HARVEST_STUDIO_ASSETS"
 NEEDED = ("bodies.npz", "garments.npz", "garments.json", "characters.json", "envmaps.npz", "motion.npz")
@@ -65,8 +68,18 @@ class Assets:
 
     @cached_property
     def motion(self) -> MotionLibrary:
-        """Motion clips."""
-        return MotionLibrary(self._arrays("motion.npz"), self._clips)
+        """Motion clips: the user's, for every split, if there are any; else the bundle's, and our own for a split that
+        has none of them. Our own alone if only CC0 may be, for no recording carries that label.
+        """
+        library = MotionLibrary(self._arrays("motion.npz"))
+        if self._clips:
+            library.clips = [replace(clip, split=split) for split in SPLITS for clip in self._clips]
+        elif self.only_cc0:
+            library.clips = []
+        for split in SPLITS:
+            if not library.of_split(split):
+                library.clips += own_clips(split)
+        return library
 
     @cached_property
     def surroundings(self) -> list[Surroundings]:

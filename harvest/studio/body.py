@@ -59,7 +59,7 @@ class BodyModel:
         weights, rows = arrays["skin_weights"].astype(np.float32), np.arange(len(arrays["skin_weights"]))[:, None]
         np.add.at(self.dense_weights, (rows, arrays["skin_bones"].astype(np.int64)), weights)
         self.dense_weights /= self.dense_weights.sum(axis=1, keepdims=True)
-        self._coco = tuple(arrays[f"coco_{name}"] for name in ("row", "vertex", "weight"))
+        self._coco = arrays["coco_row"].astype(np.int64), arrays["coco_vertex"].astype(np.int64), arrays["coco_weight"]
         self._joint_bones = {name: [str(bone) for bone in arrays[f"{name}_bones"]] for name in ("mpii16", "h36m17")}
 
     def bone(self, name: str) -> int:
@@ -97,7 +97,7 @@ class BodyModel:
         """(17, B, 4) that gives COCO's joints of a posed body: sum over bones of the bone's transform times this."""
         rows, at, weight = self._coco
         use = rows < 17
-        rows, at, weight = rows[use].astype(np.int64), at[use].astype(np.int64), weight[use].astype(np.float64)
+        rows, at, weight = rows[use], at[use], weight[use].astype(np.float64)
         point = np.column_stack([vertices[at].astype(np.float64), np.ones(len(at))])
         tensor = np.zeros((17, len(self.bones), 4))
         for row in range(17):
@@ -139,6 +139,21 @@ class Body:
         return skin[skin[:, 2].argmax()].astype(np.float64)
 
     @cached_property
+    def fingers(self) -> list[tuple[list[int], Floats, float]]:
+        """Each finger's three bones, the axis (3,) across the palm about which they bend, and how far, in radians."""
+        model, found = self.model, []
+        for side, sign in (("L", 1.0), ("R", -1.0)):
+            wrist, index, little = (
+                self.heads[model.bone(f"{name}.{side}")] for name in ("wrist", "finger2-1", "finger5-1")
+            )
+            palm = sign * np.cross(index - wrist, little - wrist)
+            for finger in range(1, 6):
+                bones = [model.bone(f"finger{finger}-{joint}.{side}") for joint in (1, 2, 3)]
+                axis = np.cross(palm, self.heads[bones[1]] - self.heads[bones[0]])
+                found.append((bones, axis, float(np.radians(20.0 if finger == 1 else 75.0))))
+        return found
+
+    @cached_property
     def _coco(self) -> Floats:
         return self.model.coco_tensor(self.vertices)
 
@@ -177,7 +192,7 @@ class Pose:
         return np.stack(found, axis=1)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def forward_kinematics(parents, heads, turns, root_m):  # type: ignore[no-untyped-def]
     """Transforms (T, B, 3, 4) from rest to the world and heads (T, B, 3), parents before their children.
 

@@ -38,39 +38,56 @@ def fabric(rng: np.random.Generator, loud: bool = False) -> Floats32:
     kind = str(rng.choice(list(PATTERNS), p=list(PATTERNS.values())))
     if loud and kind == "plain" and rng.random() < 0.6:
         kind = "print"
-    place = np.arange(SIZE, dtype=np.float32) / SIZE
+    side = SIZE // 2  # drawn in half the size: the eye of a camera is far away
+    place = np.arange(side, dtype=np.float32) / side
     repeats, share = int(rng.integers(6, 45)), rng.uniform(0.2, 0.6)
     phase = (place * repeats) % 1
     columns, rows = np.broadcast_arrays((phase < share)[None, :], (phase < share)[:, None])
     if kind == "plain":
-        mix = np.zeros((SIZE, SIZE), np.float32)
+        mix = np.zeros((side, side), np.float32)
     elif kind == "dots":
         square = (phase - 0.5) ** 2
         mix = (square[:, None] + square < (share / 2) ** 2).astype(np.float32)
     elif kind == "print":
         coarse = rng.random((int(rng.integers(4, 24)),) * 2, np.float32)
-        mix = (cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC) > 1 - share).astype(np.float32)
+        mix = (cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC) > 1 - share).astype(np.float32)
     else:
         mix = {"columns": columns, "rows": rows, "checks": 0.5 * columns + 0.5 * rows}[kind].astype(np.float32)
-    mix = cv2.GaussianBlur(mix, (0, 0), 0.8)[..., None]
-    thread = 1 + 0.03 * np.tile(rng.standard_normal((WEAVE, WEAVE, 1), np.float32), (SIZE // WEAVE, SIZE // WEAVE, 1))
+    thread = np.tile(rng.standard_normal((WEAVE, WEAVE), np.float32), (side // WEAVE, side // WEAVE))
     one, other = colour(rng).astype(np.float32), colour(rng).astype(np.float32)
-    return np.clip((one + (other - one) * mix) * thread, 0, 1)
+    drawn = (one + (other - one) * mix[..., None]) * (1 + np.float32(0.03) * thread[..., None])
+    whole = cv2.resize(drawn, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
+    return np.clip(whole, 0, 1, out=whole)
 
 
 def repaint(texture: Bytes, cloth: Floats32) -> Bytes:
-    """A garment's texture (h, w, 3 or 4) in another cloth (h, w, 3), its painted folds, seams and opacity kept."""
-    grey = texture[..., :3].mean(axis=-1).astype(np.float32)
-    folds = np.clip(grey / (cv2.GaussianBlur(grey, (0, 0), FOLD_BLUR) + 8), DARKEST_FOLD, BRIGHTEST_FOLD)
+    """A garment's texture (h, w, 3 or 4) in another cloth (SIZE, SIZE, 3), its folds, seams and opacity kept."""
+    if texture.shape[:2] != (SIZE, SIZE):
+        texture = np.asarray(cv2.resize(texture, (SIZE, SIZE), interpolation=cv2.INTER_AREA), np.uint8)
+    grey = _grey(texture)
+    # The blur is smooth enough to be found in a picture of a quarter the size.
+    small = cv2.resize(grey, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+    wide = cv2.resize(cv2.GaussianBlur(small, (0, 0), FOLD_BLUR / 4), (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
+    folds = np.clip(grey / (wide + 8), DARKEST_FOLD, BRIGHTEST_FOLD)
     painted = np.clip(255 * cloth * folds[..., None], 0, 255).astype(np.uint8)
     return painted if texture.shape[2] == 3 else np.dstack([painted, texture[..., 3]])
 
 
 def dye(texture: Bytes, colour: tuple[int, int, int]) -> Bytes:
     """Hair (h, w, 4) in another colour, its strands kept."""
-    grey = texture[..., :3].mean(axis=-1, keepdims=True)
-    strands = grey / max(float(grey[texture[..., 3] > 0].mean()) if (texture[..., 3] > 0).any() else 1.0, 1.0)
-    return np.dstack([np.clip(strands * colour, 0, 255).astype(np.uint8), texture[..., 3]])
+    grey, opaque = _grey(texture), texture[..., 3] > 0
+    strands = grey / np.float32(max(float(grey[opaque].mean()) if opaque.any() else 1.0, 1.0))
+    out = np.empty_like(texture)
+    for channel in range(3):
+        out[..., channel] = np.minimum(strands * np.float32(colour[channel]), 255)
+    out[..., 3] = texture[..., 3]
+    return out
+
+
+def _grey(texture: Bytes) -> Floats32:
+    """(h, w) mean of a texture's colours."""
+    third = np.float32(1 / 3)
+    return np.asarray((texture[..., 0].astype(np.float32) + texture[..., 1] + texture[..., 2]) * third, np.float32)
 
 
 def plain_skin(rng: np.random.Generator, group: str) -> Bytes:

@@ -14,6 +14,7 @@ from harvest.studio.effects import Effects, draw_effects
 from harvest.studio.mesh import Thing
 from harvest.studio.objects import furniture, held
 from harvest.studio.people import Casting, Person
+from harvest.studio.raster import bounds
 from harvest.studio.render import Renderer, View
 from harvest.studio.rigs import draw_lens
 from harvest.studio.rotations import about, look_at
@@ -22,7 +23,7 @@ from harvest.studio.truth import VISIBLE, JointTruth, joint_truth
 
 Floats = NDArray[np.float64]
 SIZE_PX = 256
-GROUP = 32  # neighbouring samples share two people, because dressing one costs as much as drawing many
+GROUP = 64  # neighbouring samples share two people, because dressing one costs as much as drawing many
 LEAST_SEEN = 4  # joints; a picture of fewer teaches nothing
 FRAME_PX = (1280, 960)  # of the whole picture that a crop is cut from
 SHADOW_CELLS = 256
@@ -87,7 +88,7 @@ class CropStudio:
             things.append(self._companion(other, camera, rng))
         for _ in range(int(rng.choice(len(OBJECTS), p=OBJECTS))):
             things.append(_between(camera, rng))
-        floor = min(0.0, float(things[0].vertices[:, 2].min()))
+        floor = min(0.0, float(bounds(things[0].vertices)[0][2]))
         away = float(np.linalg.norm(camera.centre_m[:2]))
         middle = np.array([0.0, 0.0, floor])
         setting = draw_setting(self.assets, self.split, middle, 1.15 * away, rng, PHOTOGRAPHS)
@@ -128,7 +129,7 @@ class CropStudio:
     @staticmethod
     def _camera(thing: Thing, rng: np.random.Generator) -> Camera:
         """A camera somewhere around a person, and of its picture the square in which the person stands."""
-        low, high = thing.vertices.min(axis=0), thing.vertices.max(axis=0)
+        low, high = bounds(thing.vertices)
         centre = ((low + high) / 2).astype(np.float64)
         wide = 2 * np.tan(np.radians(rng.uniform(35, 80)) / 2)
         away = float(np.exp(rng.uniform(np.log(2.0), np.log(8.0))))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
 NOISE_SIDE = 701  # a prime, so that shifted copies of the one noise field repeat late
-_noise: list[NDArray[np.float32]] = []
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Effects:
 
     def apply(self, picture: Bytes, rng: np.random.Generator) -> Bytes:
         """A picture (H, W, 3) as this camera gives it; `rng` for the noise's place."""
-        out = picture
+        out: NDArray[Any] = picture
         if self.shake[0] >= 1:
             out = cv2.filter2D(out, -1, _line(*self.shake), borderType=cv2.BORDER_REPLICATE)
         if self.blur_px > 0.2:
@@ -37,8 +39,8 @@ class Effects:
         out = cv2.LUT(out, np.clip(255 * tone + 0.5, 0, 255).astype(np.uint8)[None])
         if self.noise > 0:
             # Dark parts are noisier: sRGB stretches them.
-            strength = (self.noise * (1.5 - np.arange(256) / 255)).astype(np.float32)[out]
-            out = np.clip(out + strength * _noise_like(out.shape, rng) + 0.5, 0, 255).astype(np.uint8)
+            strength = (self.noise * (1.5 - np.arange(256) / 255)).astype(np.float32)
+            out = _add_noise(out, strength, _field(), int(rng.integers(NOISE_SIDE)), int(rng.integers(NOISE_SIDE)))
         return np.asarray(out, np.uint8)
 
 
@@ -65,10 +67,22 @@ def _line(length: float, direction: float) -> NDArray[np.float32]:
     return kernel / kernel.sum()
 
 
-def _noise_like(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
-    """A part of one fixed field of normal numbers, wrapped around where a picture is larger."""
-    if not _noise:
-        _noise.append(np.random.default_rng(0).standard_normal((NOISE_SIDE, NOISE_SIDE, 3)).astype(np.float32))
-    rows = (np.arange(shape[0]) + rng.integers(NOISE_SIDE)) % NOISE_SIDE
-    columns = (np.arange(shape[1]) + rng.integers(NOISE_SIDE)) % NOISE_SIDE
-    return _noise[0][rows][:, columns]
+@cache
+def _field() -> NDArray[np.float32]:
+    """One fixed field of normal numbers, parts of which are the noise of all pictures."""
+    return np.random.default_rng(0).standard_normal((NOISE_SIDE, NOISE_SIDE, 3)).astype(np.float32)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_noise(picture, strength, field, row, column):  # type: ignore[no-untyped-def]
+    """A picture and the field from (row, column) on, wrapped around, times the strength (256,) that each byte has."""
+    out = np.empty_like(picture)
+    for y in range(picture.shape[0]):
+        j = (y + row) % field.shape[0]
+        for x in range(picture.shape[1]):
+            i = (x + column) % field.shape[1]
+            for c in range(3):
+                byte = picture[y, x, c]
+                value = np.float32(byte) + strength[byte] * field[j, i, c] + np.float32(0.5)
+                out[y, x, c] = np.uint8(min(max(value, np.float32(0)), np.float32(255)))
+    return out

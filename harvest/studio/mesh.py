@@ -32,9 +32,10 @@ class Surface(NamedTuple):
 
 
 class Looks(NamedTuple):
-    """M materials: textures (M, texels, 4) uint8 sRGB and opacity with all levels, see `pyramid`; bumps like it, normals
-    in tangent space; bump (M,) int32 row of bumps or -1; holes (M,) bool: what is not opaque is not there; one_sided (M,)
-    bool; gloss (M, 2) float32 strength and exponent of highlights; tint (M, 3) float32 times the linear colour.
+    """M materials: textures (M, texels, 4) uint8 sRGB and opacity with all levels, see `pyramid`; bumps like it,
+    normals in tangent space; bump (M,) int32 row of bumps or -1; holes (M,) bool: what is not opaque is not there;
+    one_sided (M,) bool; gloss (M, 2) float32 strength and exponent of highlights; tint (M, 3) float32 times the linear
+    colour.
     """
 
     textures: Any
@@ -77,10 +78,10 @@ def pyramid(picture: Bytes) -> Bytes:
     if picture.shape[2] == 3:
         picture = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA), np.uint8)
     if picture.shape[:2] != (SIZE, SIZE):
-        picture = cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+        picture = np.asarray(cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_AREA), np.uint8)
     levels = [picture]
     for _ in range(LEVELS - 1):
-        levels.append(cv2.resize(levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+        levels.append(np.asarray(cv2.resize(levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8))
     return np.concatenate([level.reshape(-1, 4) for level in levels])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,12 +25,12 @@ KEPT_RESTS = 64
 class Clip:
     """A motion of T frames, free of any body's size.
 
-    turns: (T, 21, 4) quaternions (w, x, y, z), for each of CHANNELS the world rotation of that segment from the source's
-    zero pose, studio axes (z up, a rest body faces -y, its left is +x). root: (T, 3) middle of the hips, in leg lengths
-    (thigh + shank). floor: height in leg lengths of what the feet stand on. zero_direction: (21, 3) directions of the
-    source's limbs in its zero pose, zero where a channel is no limb. foot_roll: radians by which the feet of the body's
-    rest pose are turned to stand as the source's do, the left one about -y and the right one about +y. split: train, val
-    or test, by subject.
+    turns: (T, 21, 4) quaternions (w, x, y, z), for each of CHANNELS the world rotation of that segment from the
+    source's zero pose, studio axes (z up, a rest body faces -y, its left is +x). root: (T, 3) middle of the hips, in
+    leg lengths (thigh + shank). floor: height in leg lengths of what the feet stand on. zero_direction: (21, 3)
+    directions of the source's limbs in its zero pose, zero where a channel is no limb. foot_roll: radians by which the
+    feet of the body's rest pose are turned to stand as the source's do, the left one about -y and the right one about
+    +y. split: train, val or test, by subject.
     """
 
     name: str
@@ -74,13 +74,13 @@ class _Bones:
 class MotionLibrary:
     """The clips of the bundle, of which bones follow them, and what a body does with them."""
 
-    def __init__(self, arrays: Mapping[str, NDArray[np.generic]], extra: Sequence[Clip] = ()) -> None:
-        """Take the arrays of motion.npz, and clips of the user's beside its own."""
+    def __init__(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Take the arrays of motion.npz."""
         limb = np.stack([arrays["bone_limb_from"], arrays["bone_limb_to"]], -1).astype(np.int64)
         columns = [arrays[f"bone_{name}"].astype(np.int64) for name in ("channel", "blend_channel", "foot_sign")]
         self._bones = _Bones(columns[0], columns[1], limb, columns[2])
         self._rests: dict[tuple[int, bytes], tuple[Body, Floats]] = {}
-        self.clips = [self._clip(arrays, index) for index in range(len(arrays["clip_names"]))] + list(extra)
+        self.clips = [self._clip(arrays, index) for index in range(len(arrays["clip_names"]))]
 
     @staticmethod
     def _clip(arrays: Mapping[str, NDArray[np.generic]], index: int) -> Clip:
@@ -160,15 +160,7 @@ def _midway(pair: Floats) -> Floats:
 
 def _bend_fingers(body: Body, turns: Floats, grip: float) -> None:
     """Bend the fingers of both hands, in place, each joint about the axis across the palm."""
-    model, heads = body.model, body.heads
-    for side, sign in (("L", 1.0), ("R", -1.0)):
-        wrist = heads[model.bone(f"wrist.{side}")]
-        palm = sign * np.cross(
-            heads[model.bone(f"finger2-1.{side}")] - wrist, heads[model.bone(f"finger5-1.{side}")] - wrist
-        )
-        for finger in range(1, 6):
-            along = heads[model.bone(f"finger{finger}-2.{side}")] - heads[model.bone(f"finger{finger}-1.{side}")]
-            bend = about(np.cross(palm, along), grip * np.radians(20.0 if finger == 1 else 75.0))
-            for joint in (1, 2, 3):
-                bone = model.bone(f"finger{finger}-{joint}.{side}")
-                turns[:, bone] = turns[:, model.parents[bone]] @ bend
+    for bones, axis, most in body.fingers:
+        bend = about(axis, grip * most)
+        for bone in bones:
+            turns[:, bone] = turns[:, body.model.parents[bone]] @ bend

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from harvest.studio.assets import Assets
@@ -22,7 +23,7 @@ Bytes = NDArray[np.uint8]
 GLOSS = {"skin": (0.06, 20.0), "hair": (0.10, 12.0), "shoes": (0.06, 14.0)}
 CLOTH_GLOSS = (0.02, 10.0)
 REPAINTED = 0.55  # share of suits and shoes in another cloth
-SKY_DIRECTIONS, SKY_CELLS, SKY_REACH_M = 40, 160, 0.6
+SKY_DIRECTIONS, SKY_CELLS, SKY_REACH_M = 28, 128, 0.6
 DARKEST = 0.15  # share of the sky that even a fold sees, by light from its own sides
 
 
@@ -134,16 +135,34 @@ def open_sky(vertices: Floats32, faces: NDArray[np.int32]) -> Floats32:
     angle, wide = turns * np.pi * (3 - np.sqrt(5)), np.sqrt(1 - height**2)
     directions = np.column_stack([wide * np.cos(angle), wide * np.sin(angle), height]).astype(np.float32)
     outward = normals(vertices, faces)
-    raised = vertices + np.float32(0.006) * outward
     seen, total = np.zeros(len(vertices), np.float32), np.zeros(len(vertices), np.float32)
+    depth = np.empty((SKY_CELLS, SKY_CELLS), np.float32)
     for direction in directions:
         matrix = sun_matrix([vertices], direction, SKY_CELLS)
-        depth = np.full((SKY_CELLS, SKY_CELLS), FAR, np.float32)
+        depth[:] = FAR
         draw_depth(np.ascontiguousarray(vertices @ matrix[:, :3].T + matrix[:, 3]), faces, depth)
-        place = raised @ matrix[:, :3].T + matrix[:, 3]
-        cell = np.clip((place[:, :2] + 0.5).astype(np.int64), 0, SKY_CELLS - 1)
-        gap = place[:, 2] - depth[cell[:, 1], cell[:, 0]] - 0.012
-        facing = np.clip(outward @ direction, 0, None)
-        seen += facing * np.where(gap > 0, np.clip(gap / SKY_REACH_M, 0, 1) ** 2, 1.0)
-        total += facing
+        _add_sky(vertices, outward, direction, matrix, depth, seen, total)
     return np.asarray(DARKEST + (1 - DARKEST) * seen / np.maximum(total, 1e-6), np.float32)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_sky(vertices, outward, direction, matrix, depth, seen, total):  # type: ignore[no-untyped-def]
+    """Add to `seen` what each vertex receives from one direction, to `total` what it would in the open, both (N,)."""
+    last = depth.shape[0] - 1
+    for n in range(vertices.shape[0]):
+        nx, ny, nz = outward[n, 0], outward[n, 1], outward[n, 2]
+        facing = nx * direction[0] + ny * direction[1] + nz * direction[2]
+        if facing <= 0:
+            continue
+        raised = np.float32(0.006)
+        x, y, z = vertices[n, 0] + raised * nx, vertices[n, 1] + raised * ny, vertices[n, 2] + raised * nz
+        column = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + matrix[0, 3]
+        row = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + matrix[1, 3]
+        away = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + matrix[2, 3]
+        i, j = min(max(int(column + 0.5), 0), last), min(max(int(row + 0.5), 0), last)
+        gap = (away - depth[j, i] - np.float32(0.012)) / np.float32(SKY_REACH_M)
+        open_here = np.float32(1)
+        if gap > 0:
+            open_here = min(gap, np.float32(1)) ** 2
+        seen[n] += facing * open_here
+        total[n] += facing

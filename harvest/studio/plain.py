@@ -43,7 +43,7 @@ class TubePerson:
             np.full(len(colours), -1, np.int32),
             np.zeros(len(colours), np.bool_),
             np.ones(len(colours), np.bool_),
-            np.tile(np.float32([0.05, 12.0]), (len(colours), 1)),
+            np.tile(np.array([0.05, 12.0], np.float32), (len(colours), 1)),
             np.ones((len(colours), 3), np.float32),
         )
         joined = np.concatenate(bones)

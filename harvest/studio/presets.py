@@ -18,7 +18,7 @@ def demo(takes: int, seed: int) -> list[TakeSettings]:
 
 
 def bench_4cam(takes: int, seed: int) -> list[TakeSettings]:
-    """Held-out people, clothes, rooms and motions before four cameras, every other take with furniture or a passer-by."""
+    """Held-out people, clothes, rooms and motions before four cameras, every other take with an obstacle."""
     first = TakeSettings(seed=seed, split="test", frames=90, size_px=(1000, 1000))
     kinds = ("ring", "corners", "ring", "arc")
     return [
@@ -35,8 +35,8 @@ def bench_4cam(takes: int, seed: int) -> list[TakeSettings]:
 
 
 def bench_gap(takes: int, seed: int) -> list[TakeSettings]:
-    """A domain gap: held-out people in unusual clothes, seen by six cameras from high corners; takes come in pairs of the
-    same person, the first to adapt to and the second to be judged by.
+    """A domain gap: held-out people in unusual clothes, seen by six cameras from high corners; takes come in pairs of
+    the same person, the first to adapt to and the second to be judged by.
     """
     first = TakeSettings(seed=seed, split="test", frames=120, views=6, kind="corners", size_px=(800, 800), loud=True)
     return [replace(first, subject=take // 2, take=take, objects=take % 2) for take in range(takes)]

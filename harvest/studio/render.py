@@ -60,12 +60,12 @@ class Scene:
                 points = thing.vertices @ to_shadow[:, :3].T + to_shadow[:, 3]
                 draw_depth(np.ascontiguousarray(points, np.float32), thing.mesh.surface.faces, depth)
             dark = cv2.GaussianBlur((depth < FAR).astype(np.float32), (0, 0), self.shadow_cells / 128)
-            self._shadow = depth, to_shadow, dark
+            self._shadow = depth, to_shadow, np.asarray(dark, np.float32)
         return self._shadow
 
 
 def sun_matrix(clouds: list[Floats32], sun_from: Floats32, cells: int) -> Floats32:
-    """(3, 4) from the world to columns and rows of a map of cells x cells that holds all points, and metres of depth."""
+    """(3, 4) from the world to the columns and rows of a map of cells x cells that holds all points, and to metres."""
     z = -np.asarray(sun_from, np.float64)
     x = np.cross(z, [0.0, 0.0, 1.0])
     x = np.array([1.0, 0.0, 0.0]) if np.linalg.norm(x) < 1e-3 else x / np.linalg.norm(x)
@@ -85,14 +85,14 @@ class View:
     """A camera's picture (H, W, 3) uint8 RGB and the truth of its samples, `over` x `over` a pixel.
 
     shown (H over, W over) int32: number of the triangle, counted through all things, or -1; first (things + 1,): number
-    of each thing's first triangle; near (H over, W over) one over the depth along the camera's axis, in metres, zero where
-    nothing is.
+    of each thing's first triangle; near (H over, W over) float32 one over the depth along the camera's axis, in metres,
+    zero where nothing is.
     """
 
     picture: NDArray[np.uint8]
     shown: NDArray[np.int32]
     first: NDArray[np.int64]
-    near: Floats
+    near: Floats32
     over: int
 
     def mask(self, thing: int) -> NDArray[np.uint8]:
@@ -157,7 +157,7 @@ class Renderer:
         if (width, height) not in self._rooms:
             fine = height * self.over, width * self.over
             self._rooms[width, height] = (
-                np.empty(fine),
+                np.empty(fine, np.float32),
                 np.empty(fine, np.int32),
                 np.empty((height, width, 3), np.float32),
                 np.empty((height, width), np.uint8),

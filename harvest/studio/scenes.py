@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from harvest.studio.assets import Assets
 from harvest.studio.light import Room
+from harvest.studio.mesh import Thing
 from harvest.studio.motion import Clip
 from harvest.studio.people import Person
 from harvest.studio.render import Light, Scene
@@ -28,7 +29,7 @@ class Setting:
     photograph: NDArray[np.uint8] | None
     name: str
 
-    def scene(self, things: list, shadow_cells: int) -> Scene:  # type: ignore[type-arg]
+    def scene(self, things: list[Thing], shadow_cells: int) -> Scene:
         """A scene of these things here."""
         return Scene(things, self.light, self.room, self.photograph, shadow_cells)
 
@@ -64,7 +65,9 @@ def _part(photograph: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np
     return photograph[y : y + side, x : x + side]
 
 
-def strike(assets: Assets, person: Person, clip: Clip, frames: NDArray[np.int64], rng: np.random.Generator):  # type: ignore[no-untyped-def]
+def strike(
+    assets: Assets, person: Person, clip: Clip, frames: NDArray[np.int64], rng: np.random.Generator
+) -> tuple[Floats, Floats]:
     """Turns (T, B, 3, 3) and roots (T, 3) of a person in some frames of a clip, facing any way, above the origin in the
     first of them.
     """

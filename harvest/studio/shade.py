@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,15 +17,14 @@ _developed = (np.arange(256) / 255) ** 2.2
 UNDEVELOPED = (_developed / (1 + SHOULDER - SHOULDER * _developed)).astype(np.float32)  # linear light of a byte
 AWAY_M = 0.012  # from the surface at which a shadow is looked up, so that it does not shade itself
 BIAS_M = 0.006
-SHARPER = 0.25  # of a level: textures are read a little finer than a pixel asks for
+FINER = 2.8  # texels a pixel, above which the next coarser level of a texture is read
 
 _OFFSETS = tuple(int(offset) for offset in OFFSETS)
-_SIZES = tuple(SIZE >> level for level in range(LEVELS))
 
 
 class Lighting(NamedTuple):
-    """Light of a scene: sky (9, 3) float32 spherical harmonics, see `harvest.studio.light`; sun_from (3,) unit vector to
-    the sun and its colour (3,); shadow (S, S) float32 depths of what the sun sees; to_shadow (3, 4) float32 from the
+    """Light of a scene: sky (9, 3) float32 spherical harmonics, see `harvest.studio.light`; sun_from (3,) unit vector
+    to the sun and its colour (3,); shadow (S, S) float32 depths of what the sun sees; to_shadow (3, 4) float32 from the
     world to its columns, rows and depths; exposure.
     """
 
@@ -38,7 +36,7 @@ class Lighting(NamedTuple):
     exposure: float
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always", error_model="numpy")
 def sky_light(sky, c, x, y, z):  # type: ignore[no-untyped-def]
     """Light of colour c that falls on a surface with normal (x, y, z) from all sides, over pi."""
     return (
@@ -54,164 +52,189 @@ def sky_light(sky, c, x, y, z):  # type: ignore[no-untyped-def]
     )
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always", error_model="numpy")
 def sunlit(x, y, z, shadow, to_shadow):  # type: ignore[no-untyped-def]
     """Share from 0 to 1 of a point's surroundings in the shadow map that nothing keeps from the sun."""
     column = to_shadow[0, 0] * x + to_shadow[0, 1] * y + to_shadow[0, 2] * z + to_shadow[0, 3]
     row = to_shadow[1, 0] * x + to_shadow[1, 1] * y + to_shadow[1, 2] * z + to_shadow[1, 3]
     depth = to_shadow[2, 0] * x + to_shadow[2, 1] * y + to_shadow[2, 2] * z + to_shadow[2, 3] - np.float32(BIAS_M)
-    i, j, size = int(column + 0.5), int(row + 0.5), shadow.shape[0]
-    if i < 2 or j < 2 or i > size - 3 or j > size - 3:
-        return np.float32(1)
-    hidden = 0
-    for dj in range(-1, 2):
-        for di in range(-1, 2):
-            if shadow[j + dj, i + di] < depth:
-                hidden += 1
-    return np.float32(1) - np.float32(hidden) / np.float32(9)
+    i, j, last = np.int64(column + np.float32(0.5)), np.int64(row + np.float32(0.5)), shadow.shape[0] - 3
+    free = np.float32(9)
+    if i >= 2 and j >= 2 and i <= last and j <= last:
+        for dj in range(-1, 2):
+            for di in range(-1, 2):
+                if shadow[j + dj, i + di] < depth:
+                    free -= np.float32(1)
+    return free / np.float32(9)
 
 
-@njit(cache=True, nogil=True)
-def texel(texture, level, u, v):  # type: ignore[no-untyped-def]
-    """The first three numbers of a texture (texels, 4) at (u, v), bilinear between the four texels around."""
-    size, first = _SIZES[level], _OFFSETS[level]
-    x = (u - np.floor(u)) * size - 0.5
-    y = (1.0 - (v - np.floor(v))) * size - 0.5
-    i, j = int(np.floor(x)), int(np.floor(y))
-    fx, fy = np.float32(x - i), np.float32(y - j)
-    top, bottom = first + (j % size) * size, first + ((j + 1) % size) * size
-    left, right = i % size, (i + 1) % size
+@njit(inline="always", error_model="numpy")
+def texel(textures, m, level, u, v):  # type: ignore[no-untyped-def]
+    """The first three numbers of texture m of (M, texels, 4) at (u, v), bilinear between the four texels around."""
+    size, first = SIZE >> level, _OFFSETS[level]
+    x = (u - np.floor(u)) * np.float32(size) - np.float32(0.5)
+    y = (np.float32(1) - (v - np.floor(v))) * np.float32(size) - np.float32(0.5)
+    i, j = np.int64(np.floor(x)), np.int64(np.floor(y))
+    fx, fy = x - np.float32(i), y - np.float32(j)
+    mask = size - 1  # sizes are powers of two
+    top, bottom = first + (j & mask) * size, first + ((j + 1) & mask) * size
+    left, right = i & mask, (i + 1) & mask
     one = np.float32(1)
     a, b, c, d = (one - fx) * (one - fy), fx * (one - fy), (one - fx) * fy, fx * fy
     p, q, r, s = top + left, top + right, bottom + left, bottom + right
     return (
-        a * texture[p, 0] + b * texture[q, 0] + c * texture[r, 0] + d * texture[s, 0],
-        a * texture[p, 1] + b * texture[q, 1] + c * texture[r, 1] + d * texture[s, 1],
-        a * texture[p, 2] + b * texture[q, 2] + c * texture[r, 2] + d * texture[s, 2],
+        a * textures[m, p, 0] + b * textures[m, q, 0] + c * textures[m, r, 0] + d * textures[m, s, 0],
+        a * textures[m, p, 1] + b * textures[m, q, 1] + c * textures[m, r, 1] + d * textures[m, s, 1],
+        a * textures[m, p, 2] + b * textures[m, q, 2] + c * textures[m, r, 2] + d * textures[m, s, 2],
     )
 
 
-@njit(cache=True, nogil=True)
-def corners(points, a, b, c, x, y):  # type: ignore[no-untyped-def]
-    """How much each corner of a triangle counts at an ideal place, in space; places outside are moved to its border."""
-    ax, ay, bx, by, cx, cy = points[a, 0], points[a, 1], points[b, 0], points[b, 1], points[c, 0], points[c, 1]
-    area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-    qa = max(0.0, ((bx - x) * (cy - y) - (by - y) * (cx - x)) / area) * points[a, 2]
-    qb = max(0.0, ((cx - x) * (ay - y) - (cy - y) * (ax - x)) / area) * points[b, 2]
-    qc = max(0.0, ((ax - x) * (by - y) - (ay - y) * (bx - x)) / area) * points[c, 2]
-    total = qa + qb + qc
-    return np.float32(qa / total), np.float32(qb / total), np.float32(qc / total), abs(area)
+@njit(inline="always", error_model="numpy")
+def unit(x, y, z):  # type: ignore[no-untyped-def]
+    """A vector (x, y, z) made of length one."""
+    inverse = np.float32(1) / np.sqrt(x * x + y * y + z * z + np.float32(1e-24))
+    return x * inverse, y * inverse, z * inverse
 
 
-@njit(cache=True, nogil=True)
-def shade(placed, surface, looks, lens, buffers, light, part):  # type: ignore[no-untyped-def]  # noqa: PLR0913
+def shade(placed: Any, surface: Any, looks: Any, lens: Any, buffers: Any, light: Any, part: Any) -> None:
     """Add to every pixel the light of one thing's samples; a material is shaded once a pixel, in their middle.
 
     placed: vertices, normals, projected points, the camera's centre. buffers: shown (Hs, Ws), picture (H, W, 3) float32
     sums over samples, covered (H, W) uint8 numbers of samples. part: the number of its first triangle, and the rows and
     columns of pixels (first, last + 1) to which it may extend.
     """
-    first_id, top, bottom, left, right = part
-    vertices, vertex_normals, points, eye = placed
     shown, picture, covered = buffers
-    faces, material = surface.faces, surface.material
-    rays, over = lens.rays, lens.over
-    bent = rays.shape[0] > 0
-    last_id = first_id + faces.shape[0]
-    colour = np.empty(3, np.float32)
+    spots = find_spots(shown, surface.material, len(surface.faces), lens.rays, lens.over, part, covered)
+    light_spots(spots, placed, surface, looks, light, lens.over, picture)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def find_spots(shown, material, faces, rays, over, part, covered):  # type: ignore[no-untyped-def]  # noqa: C901
+    """Where to shade: row, column, face and number of samples (N, 4) int32, and the ideal place (N, 2) of their middle.
+
+    A spot is what one material of a thing has of a pixel's samples. Fills `covered` too.
+    """
+    first_id, top, bottom, left, right = part
+    last_id, bent = first_id + faces, rays.shape[0] > 0
+    room = max((bottom - top) * (right - left), 0) * 2 + 16
+    what, place = np.empty((room, 4), np.int32), np.empty((room, 2))
+    n = 0
     for row in range(top, bottom):
         for column in range(left, right):
-            for s in range(over * over):
-                y, x = row * over + s // over, column * over + s % over
-                found = shown[y, x]
-                if found < first_id or found >= last_id:
-                    continue
-                m = material[found - first_id]
-                seen, count, px, py = False, 0, 0.0, 0.0
-                for other in range(over * over):
-                    j, i = row * over + other // over, column * over + other % over
-                    there = shown[j, i]
-                    if there < first_id or there >= last_id or material[there - first_id] != m:
+            begin, y, x = n, row * over, column * over
+            one, alike = shown[y, x], True
+            for j in range(y, y + over):
+                for i in range(x, x + over):
+                    alike = alike and shown[j, i] == one
+            if alike and (one < first_id or one >= last_id):
+                continue
+            if n + over * over > what.shape[0]:
+                what, place = _twice(what), _twice(place)
+            for j in range(y, y + over):
+                for i in range(x, x + over):
+                    found = shown[j, i]
+                    if found < first_id or found >= last_id:
                         continue
-                    if other < s:
-                        seen = True
-                        break
-                    count += 1
-                    px += np.float64(rays[j, i, 0]) if bent else np.float64(i)
-                    py += np.float64(rays[j, i, 1]) if bent else np.float64(j)
-                if seen:
-                    continue
-                place = (found - first_id, px / count, py / count, over)
-                _colour(place, vertices, vertex_normals, points, eye, surface, looks, light, colour)
-                covered[row, column] += np.uint8(count)
-                for c in range(3):
-                    picture[row, column, c] += np.float32(count) * colour[c]
+                    at = begin
+                    if not alike:
+                        while at < n and material[what[at, 2]] != material[found - first_id]:
+                            at += 1
+                    if at == n:
+                        what[n, 0], what[n, 1], what[n, 2], what[n, 3] = row, column, found - first_id, 0
+                        place[n, 0], place[n, 1] = 0.0, 0.0
+                        n += 1
+                    what[at, 3] += 1
+                    place[at, 0] += np.float64(rays[j, i, 0]) if bent else np.float64(i)
+                    place[at, 1] += np.float64(rays[j, i, 1]) if bent else np.float64(j)
+            for at in range(begin, n):
+                covered[row, column] += np.uint8(what[at, 3])
+                place[at, 0] /= what[at, 3]
+                place[at, 1] /= what[at, 3]
+    return what[:n], place[:n]
 
 
-@njit(cache=True, nogil=True)
-def _colour(place, vertices, vertex_normals, points, eye, surface, looks, light, out):  # type: ignore[no-untyped-def]
-    """Fill `out` (3,) with the linear colour of a triangle at an ideal place: texture, bumps, sky, sun, highlight."""
-    f, px, py, over = place
-    one, zero = np.float32(1), np.float32(0)
-    a, b, c = surface.faces[f, 0], surface.faces[f, 1], surface.faces[f, 2]
-    m = surface.material[f]
-    qa, qb, qc, area = corners(points, a, b, c, px, py)
-    nx = qa * vertex_normals[a, 0] + qb * vertex_normals[b, 0] + qc * vertex_normals[c, 0]
-    ny = qa * vertex_normals[a, 1] + qb * vertex_normals[b, 1] + qc * vertex_normals[c, 1]
-    nz = qa * vertex_normals[a, 2] + qb * vertex_normals[b, 2] + qc * vertex_normals[c, 2]
-    x = qa * vertices[a, 0] + qb * vertices[b, 0] + qc * vertices[c, 0]
-    y = qa * vertices[a, 1] + qb * vertices[b, 1] + qc * vertices[c, 1]
-    z = qa * vertices[a, 2] + qb * vertices[b, 2] + qc * vertices[c, 2]
-    ta, tb, tc = surface.face_uv[f, 0], surface.face_uv[f, 1], surface.face_uv[f, 2]
-    ua, va, ub, vb = surface.uv[ta, 0], surface.uv[ta, 1], surface.uv[tb, 0], surface.uv[tb, 1]
-    uc, vc = surface.uv[tc, 0], surface.uv[tc, 1]
-    u, v = qa * ua + qb * ub + qc * uc, qa * va + qb * vb + qc * vc
-    turned = (ub - ua) * (vc - va) - (uc - ua) * (vb - va)
-    texels = abs(turned) * np.float32(SIZE * SIZE) * over * over / max(area, 1e-9)
-    level = min(max(int(0.5 * math.log2(max(texels, 1e-9)) + 0.5 - SHARPER), 0), LEVELS - 1)
-    length = np.sqrt(nx * nx + ny * ny + nz * nz) + np.float32(1e-12)
-    nx, ny, nz = nx / length, ny / length, nz / length
-    if looks.bump[m] >= 0:
-        bx, by, bz = texel(looks.bumps[looks.bump[m]], level, u, v)
-        bx, by, bz = bx / np.float32(127.5) - one, by / np.float32(127.5) - one, bz / np.float32(127.5) - one
-        hand = one if turned >= 0 else -one
-        e1, e2 = vb - va, vc - va
-        tx = ((vertices[b, 0] - vertices[a, 0]) * e2 - (vertices[c, 0] - vertices[a, 0]) * e1) * hand
-        ty = ((vertices[b, 1] - vertices[a, 1]) * e2 - (vertices[c, 1] - vertices[a, 1]) * e1) * hand
-        tz = ((vertices[b, 2] - vertices[a, 2]) * e2 - (vertices[c, 2] - vertices[a, 2]) * e1) * hand
-        length = np.sqrt(tx * tx + ty * ty + tz * tz) + np.float32(1e-20)
-        tx, ty, tz = tx / length, ty / length, tz / length
-        sx, sy, sz = (ny * tz - nz * ty) * hand, (nz * tx - nx * tz) * hand, (nx * ty - ny * tx) * hand
-        nx, ny, nz = bx * tx + by * sx + bz * nx, bx * ty + by * sy + bz * ny, bx * tz + by * sz + bz * nz
-        length = np.sqrt(nx * nx + ny * ny + nz * nz) + np.float32(1e-12)
-        nx, ny, nz = nx / length, ny / length, nz / length
-    ex, ey, ez = eye[0] - x, eye[1] - y, eye[2] - z
-    length = np.sqrt(ex * ex + ey * ey + ez * ez)
-    ex, ey, ez = ex / length, ey / length, ez / length
-    if nx * ex + ny * ey + nz * ez < zero:  # the inner side of cloth
-        nx, ny, nz = -nx, -ny, -nz
-    sun, away = light.sun_from, np.float32(AWAY_M)
-    facing, gloss = nx * sun[0] + ny * sun[1] + nz * sun[2], zero
-    lit = zero
-    if facing > zero:
-        lit = facing * sunlit(x + nx * away, y + ny * away, z + nz * away, light.shadow, light.to_shadow)
-        hx, hy, hz = ex + sun[0], ey + sun[1], ez + sun[2]
-        length = np.sqrt(hx * hx + hy * hy + hz * hz) + np.float32(1e-12)
-        half = max(zero, (nx * hx + ny * hy + nz * hz) / length)
-        gloss = looks.gloss[m, 0] * half ** looks.gloss[m, 1] * lit
-    open_sky = qa * surface.open[a] + qb * surface.open[b] + qc * surface.open[c]
-    red, green, blue = texel(looks.textures[m], level, u, v)
-    exposure = np.float32(light.exposure)
-    for channel in range(3):
-        byte = red if channel == 0 else (green if channel == 1 else blue)
-        albedo = LINEAR[int(byte * np.float32(FINE) + np.float32(0.5))] * looks.tint[m, channel]
-        ambient = max(zero, sky_light(light.sky, channel, nx, ny, nz)) * open_sky
-        out[channel] = exposure * (
-            albedo * (ambient + light.sun_colour[channel] * lit) + light.sun_colour[channel] * gloss
+@njit(cache=True, nogil=True, error_model="numpy")
+def _twice(rows):  # type: ignore[no-untyped-def]
+    out = np.empty((2 * rows.shape[0], rows.shape[1]), rows.dtype)
+    out[: rows.shape[0]] = rows
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def light_spots(spots, placed, surface, looks, light, over, picture):  # type: ignore[no-untyped-def]
+    """Add each spot's linear colour, times its samples, to the picture: texture, bumps, sky, sun, highlight.
+
+    One long function, and every array a local name: reading one out of a tuple within the loop costs as much as a
+    texture.
+    """
+    what, place = spots
+    vertices, vertex_normals, points, eye = placed
+    faces, material, uv, face_uv, opening = surface.faces, surface.material, surface.uv, surface.face_uv, surface.open
+    textures, bumps, bump, gloss, tint = looks.textures, looks.bumps, looks.bump, looks.gloss, looks.tint
+    sky, sun, sun_colour = light.sky, light.sun_from, light.sun_colour
+    shadow, to_shadow, exposure = light.shadow, light.to_shadow, np.float32(light.exposure)
+    one, zero, away, byte = np.float32(1), np.float32(0), np.float32(AWAY_M), np.float32(127.5)
+    for spot in range(what.shape[0]):
+        f, x0, y0 = what[spot, 2], place[spot, 0], place[spot, 1]
+        a, b, c, m = faces[f, 0], faces[f, 1], faces[f, 2], material[f]
+        # How much each corner counts in space; a middle that lies outside is moved to the border.
+        ax, ay, bx, by, cx, cy = points[a, 0], points[a, 1], points[b, 0], points[b, 1], points[c, 0], points[c, 1]
+        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        inverse = 1.0 / area
+        wa = max(0.0, ((bx - x0) * (cy - y0) - (by - y0) * (cx - x0)) * inverse) * points[a, 2]
+        wb = max(0.0, ((cx - x0) * (ay - y0) - (cy - y0) * (ax - x0)) * inverse) * points[b, 2]
+        wc = max(0.0, ((ax - x0) * (by - y0) - (ay - y0) * (bx - x0)) * inverse) * points[c, 2]
+        total = 1.0 / (wa + wb + wc)
+        qa, qb, qc = np.float32(wa * total), np.float32(wb * total), np.float32(wc * total)
+        nx, ny, nz = unit(
+            qa * vertex_normals[a, 0] + qb * vertex_normals[b, 0] + qc * vertex_normals[c, 0],
+            qa * vertex_normals[a, 1] + qb * vertex_normals[b, 1] + qc * vertex_normals[c, 1],
+            qa * vertex_normals[a, 2] + qb * vertex_normals[b, 2] + qc * vertex_normals[c, 2],
         )
+        x = qa * vertices[a, 0] + qb * vertices[b, 0] + qc * vertices[c, 0]
+        y = qa * vertices[a, 1] + qb * vertices[b, 1] + qc * vertices[c, 1]
+        z = qa * vertices[a, 2] + qb * vertices[b, 2] + qc * vertices[c, 2]
+        ta, tb, tc = face_uv[f, 0], face_uv[f, 1], face_uv[f, 2]
+        ua, va, u1, v1 = uv[ta, 0], uv[ta, 1], uv[tb, 0] - uv[ta, 0], uv[tb, 1] - uv[ta, 1]
+        u2, v2 = uv[tc, 0] - ua, uv[tc, 1] - va
+        u, v, turned = ua + qb * u1 + qc * u2, va + qb * v1 + qc * v2, u1 * v2 - u2 * v1
+        finer = abs(turned) * np.float32(SIZE * SIZE * over * over) / np.float32(abs(area) + 1e-9)  # texels a pixel
+        level = 0
+        while finer > np.float32(FINER) and level < LEVELS - 1:
+            finer, level = finer * np.float32(0.25), level + 1
+        if bump[m] >= 0:
+            gx, gy, gz = texel(bumps, bump[m], level, u, v)
+            gx, gy, gz = gx / byte - one, gy / byte - one, gz / byte - one
+            hand = one if turned >= 0 else -one
+            tx, ty, tz = unit(
+                ((vertices[b, 0] - vertices[a, 0]) * v2 - (vertices[c, 0] - vertices[a, 0]) * v1) * hand,
+                ((vertices[b, 1] - vertices[a, 1]) * v2 - (vertices[c, 1] - vertices[a, 1]) * v1) * hand,
+                ((vertices[b, 2] - vertices[a, 2]) * v2 - (vertices[c, 2] - vertices[a, 2]) * v1) * hand,
+            )
+            sx, sy, sz = (ny * tz - nz * ty) * hand, (nz * tx - nx * tz) * hand, (nx * ty - ny * tx) * hand
+            nx, ny, nz = unit(gx * tx + gy * sx + gz * nx, gx * ty + gy * sy + gz * ny, gx * tz + gy * sz + gz * nz)
+        ex, ey, ez = unit(eye[0] - x, eye[1] - y, eye[2] - z)
+        if nx * ex + ny * ey + nz * ez < zero:  # the inner side of cloth
+            nx, ny, nz = -nx, -ny, -nz
+        facing, lit, shine = nx * sun[0] + ny * sun[1] + nz * sun[2], zero, zero
+        if facing > zero:
+            lit = facing * sunlit(x + nx * away, y + ny * away, z + nz * away, shadow, to_shadow)
+            hx, hy, hz = unit(ex + sun[0], ey + sun[1], ez + sun[2])
+            half = nx * hx + ny * hy + nz * hz
+            if half > np.float32(0.3):  # else too dull to be seen
+                shine = gloss[m, 0] * half ** gloss[m, 1] * lit
+        open_sky = qa * opening[a] + qb * opening[b] + qc * opening[c]
+        colour = texel(textures, m, level, u, v)
+        weight = exposure * np.float32(what[spot, 3])
+        row, column = what[spot, 0], what[spot, 1]
+        for channel in range(3):
+            albedo = LINEAR[np.int64(colour[channel] * np.float32(FINE) + np.float32(0.5))] * tint[m, channel]
+            ambient = max(zero, sky_light(sky, channel, nx, ny, nz)) * open_sky
+            glow = albedo * (ambient + sun_colour[channel] * lit) + sun_colour[channel] * shine
+            picture[row, column, channel] += weight * glow
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def develop(picture, covered, behind, samples, out):  # type: ignore[no-untyped-def]
     """Fill `out` (H, W, 3) uint8: sums over samples, and what lies behind (H, W, 3) linear, as a camera shows them."""
     last = SRGB.shape[0] - 1

@@ -52,7 +52,9 @@ def sheet_of_crops(shard: Path, out: Path) -> None:
         names = [name for name in tar.getnames() if name.endswith(".jpg")]
         step = max(len(names) // (COLUMNS * ROWS), 1)
         for place, name in enumerate(names[::step][: COLUMNS * ROWS]):
-            picture = cv2.imdecode(np.frombuffer(_read(tar, name), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+            found = cv2.imdecode(np.frombuffer(_read(tar, name), np.uint8), cv2.IMREAD_COLOR)
+            assert found is not None  # we wrote it
+            picture = np.asarray(found[..., ::-1], np.uint8)
             if place % 2:
                 truth = json.loads(_read(tar, name[:-3] + "json"))["joints"]["coco17"]
                 uv = np.array([[np.nan, np.nan] if point is None else point for point in truth["uv_px"]])

@@ -9,7 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def skin(vertices, weights, bones, transforms, out):  # type: ignore[no-untyped-def]
     """Fill `out` (N, 3) with vertices moved by the weighted mean of their bones' transforms (B, 3, 4); all float32.
 
@@ -38,7 +38,7 @@ def normals(vertices: NDArray[np.float32], faces: NDArray[np.int32]) -> Any:
     return out
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _add_faces(vertices, faces, out):  # type: ignore[no-untyped-def]
     for f in range(faces.shape[0]):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]

@@ -78,7 +78,9 @@ class Take:
         casting, rng = Casting(assets), np.random.default_rng([settings.seed, settings.subject, settings.take])
         self.rig: Rig = draw_rig(settings.kind, settings.views, settings.size_px, rng)
         cast = [
-            casting.person(settings.split, np.random.default_rng([settings.seed, settings.subject, 7, i]), settings.loud)
+            casting.person(
+                settings.split, np.random.default_rng([settings.seed, settings.subject, 7, i]), settings.loud
+            )
             for i in range(settings.people)
         ]
         self.actors = [self._act(person, rng, first=index == 0) for index, person in enumerate(cast)]
@@ -116,7 +118,9 @@ class Take:
     def _stretch(self, person: Person, rng: np.random.Generator, radius_m: float) -> tuple[Clip, float]:
         """A clip of the split and the frame to begin with."""
         length = float(self.moments_s[-1])
-        clips = [clip for clip in self._assets.motion.of_split(self.settings.split) if len(clip) > length * clip.fps + 2]
+        clips = [
+            clip for clip in self._assets.motion.of_split(self.settings.split) if len(clip) > length * clip.fps + 2
+        ]
         if not clips:
             raise UserError(
                 f"no clip of split '{self.settings.split}' lasts {length:.1f} s; ask for fewer frames, or add motion"
@@ -168,7 +172,7 @@ class Take:
         return place
 
     def things(self, moment: int) -> list[Thing]:
-        """Everything that stands in the scene at a moment: people first, in their order, then what they hold, furniture."""
+        """Everything that stands in the scene at a moment: first people in their order, then the rest."""
         people = [actor.person.mesh.placed(actor.pose.transforms[moment]) for actor in self.actors]
         props = [
             actor.prop.mesh.placed(actor.pose.transforms[moment]) for actor in self.actors if actor.prop is not None

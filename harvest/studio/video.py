@@ -49,10 +49,10 @@ def join_videos(parts: list[Path], out: Path) -> None:
                     stream = target.add_stream_from_template(video)
                 last = offset
                 for packet in source.demux(video):
-                    if packet.dts is None:
+                    if packet.dts is None or packet.pts is None:
                         continue
                     packet.pts, packet.dts = packet.pts + offset, packet.dts + offset
-                    last = max(last, packet.pts + packet.duration)
+                    last = max(last, packet.pts + (packet.duration or 0))
                     packet.stream = stream
                     target.mux(packet)
                 offset = last

@@ -24,8 +24,9 @@ class Garment:
     """One thing to wear, or one half of a suit, for bodies of any shape.
 
     faces, face_uv (F, 3) int32 and uv (U, 2); ref (N, 3) vertices of the body that each of its vertices hangs on, with
-    ref_weights, and offsets (N, 3) from there on a body of usual size; scale (3, 3): for x, y, z two vertices of the body
-    and their distance on that body, or zeros; hides (body's vertices,) bool; weights and bones (N, K) as for a mesh.
+    ref_weights, and offsets (N, 3) from there on a body of usual size; scale (3, 3): for x, y, z two vertices of the
+    body and their distance on that body, or zeros; hides (body's vertices,) bool; weights and bones (N, K) as for a
+    mesh.
     """
 
     kind: str
