@@ -27,8 +27,23 @@ GROUP = 64  # neighbouring samples share two people, because dressing one costs 
 LEAST_SEEN = 4  # joints; a picture of fewer teaches nothing
 FRAME_PX = (1280, 960)  # of the whole picture that a crop is cut from
 SHADOW_CELLS = 256
-COMPANION, HOLDS, OBJECTS, PHOTOGRAPHS = 0.2, 0.2, (0.55, 0.3, 0.15), 0.25
-ROLLED, CUT = 0.25, 0.15  # shares of crops turned by up to 60 degrees, and of crops that cut the person off
+
+
+@dataclass(frozen=True)
+class Hardship:
+    """Shares of crops: with somebody else beside the person, with a thing in a hand, with so many pieces of furniture
+    (none, one, ...), before a photograph instead of in a room, turned by up to 60 degrees, cutting the person off.
+    """
+
+    companion: float = 0.2
+    holds: float = 0.2
+    furniture: tuple[float, ...] = (0.55, 0.3, 0.15)
+    photograph: float = 0.25
+    rolled: float = 0.25
+    cut: float = 0.15
+
+
+EASY = Hardship(0.0, 0.0, (1.0,), 0.25, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -53,9 +68,9 @@ class Crop:
 class CropStudio:
     """Makes crops of a split from a seed: sample i is the same whenever, wherever and in whatever order it is made."""
 
-    def __init__(self, assets: Assets, seed: int, split: str = "train") -> None:
+    def __init__(self, assets: Assets, seed: int, split: str = "train", hardship: Hardship | None = None) -> None:
         """Take the bundle; `split` says which bodies, motions, clothes and rooms may appear."""
-        self.assets, self.seed, self.split = assets, seed, split
+        self.assets, self.seed, self.split, self.hardship = assets, seed, split, hardship or Hardship()
         self._casting, self._renderer = Casting(assets), Renderer(over=2)
         self._clips = assets.motion.of_split(split)
         self._group = -1
@@ -81,17 +96,18 @@ class CropStudio:
         turns, root = strike(self.assets, person, clip, np.array([frame]), rng)
         pose = person.body.pose(turns, root)
         things = [person.mesh.placed(pose.transforms[0])]
-        if rng.random() < HOLDS:
+        if rng.random() < self.hardship.holds:
             things.append(held(rng, person.body, "LR"[int(rng.integers(2))]).placed(pose.transforms[0]))
         camera = self._camera(things[0], rng)
-        if rng.random() < COMPANION:
+        if rng.random() < self.hardship.companion:
             things.append(self._companion(other, camera, rng))
-        for _ in range(int(rng.choice(len(OBJECTS), p=OBJECTS))):
+        pieces = self.hardship.furniture
+        for _ in range(int(rng.choice(len(pieces), p=pieces))):
             things.append(_between(camera, rng))
         floor = min(0.0, float(bounds(things[0].vertices)[0][2]))
         away = float(np.linalg.norm(camera.centre_m[:2]))
         middle = np.array([0.0, 0.0, floor])
-        setting = draw_setting(self.assets, self.split, middle, 1.15 * away, rng, PHOTOGRAPHS)
+        setting = draw_setting(self.assets, self.split, middle, 1.15 * away, rng, self.hardship.photograph)
         while True:
             view = self._renderer.draw(setting.scene(things, SHADOW_CELLS), camera, keep_lens=False)
             joints = joint_truth(view, camera, pose, 0)
@@ -126,8 +142,7 @@ class CropStudio:
         place = rng.uniform(-0.9, 0.4) * towards + rng.choice([-1, 1]) * rng.uniform(0.45, 1.1) * across
         return other.mesh.placed(other.body.pose(turns, root + [*place, 0.0]).transforms[0])
 
-    @staticmethod
-    def _camera(thing: Thing, rng: np.random.Generator) -> Camera:
+    def _camera(self, thing: Thing, rng: np.random.Generator) -> Camera:
         """A camera somewhere around a person, and of its picture the square in which the person stands."""
         low, high = bounds(thing.vertices)
         centre = ((low + high) / 2).astype(np.float64)
@@ -136,28 +151,30 @@ class CropStudio:
         up, azimuth = np.radians(np.clip(rng.normal(8, 13), -12, 65)), rng.uniform(0, 2 * np.pi)
         eye = centre + away * np.array([np.cos(azimuth) * np.cos(up), np.sin(azimuth) * np.cos(up), np.sin(up)])
         eye[2] = max(eye[2], 0.2)
-        roll = np.radians(rng.uniform(-60, 60) if rng.random() < ROLLED else rng.normal(0, 5))
+        roll = np.radians(rng.uniform(-60, 60) if rng.random() < self.hardship.rolled else rng.normal(0, 5))
         R, t = look_at(eye, centre)
         aside = about([0, 1, 0], rng.uniform(-0.35, 0.35) * wide) @ about([1, 0, 0], rng.uniform(-0.2, 0.2) * wide)
         R, t = about([0, 0, 1], roll) @ aside @ R, about([0, 0, 1], roll) @ aside @ t
         K, dist = draw_lens(wide, FRAME_PX, rng)
         uv = Camera("whole", FRAME_PX, K, dist, R, t).project(thing.vertices[::7])
         uv = uv[np.isfinite(uv).all(axis=1)]
-        return _cut_out(K, dist, (R, t), uv, rng)
+        return _cut_out(K, dist, (R, t), _window(uv, rng.random() < self.hardship.cut, rng))
 
 
-def _cut_out(K: Floats, dist: Floats, place: tuple[Floats, Floats], uv: Floats, rng: np.random.Generator) -> Camera:
-    """The camera whose picture is a square around points uv (N, 2) of a whole picture, SIZE_PX wide."""
+def _window(uv: Floats, cut: bool, rng: np.random.Generator) -> tuple[Floats, float]:
+    """Middle (2,) and side in pixels of a square around points uv (N, 2); or, to `cut`, around part of them."""
     low, high = uv.min(axis=0), uv.max(axis=0)
     side, middle = float((high - low).max()), (low + high) / 2
-    if rng.random() < CUT:
-        side *= rng.uniform(0.45, 1.0)
-        middle = low + (high - low) * rng.uniform(0.15, 0.85, 2)
-    else:
-        side *= rng.uniform(1.08, 1.7)
-        middle = middle + rng.uniform(-0.12, 0.12, 2) * side
-    scale = SIZE_PX / side
-    start = middle - side / 2
+    if cut:
+        return low + (high - low) * rng.uniform(0.15, 0.85, 2), side * rng.uniform(0.45, 1.0)
+    side *= rng.uniform(1.08, 1.7)
+    return middle + rng.uniform(-0.12, 0.12, 2) * side, side
+
+
+def _cut_out(K: Floats, dist: Floats, place: tuple[Floats, Floats], window: tuple[Floats, float]) -> Camera:
+    """The camera whose picture, SIZE_PX wide, is a square window of a whole picture."""
+    middle, side = window
+    scale, start = SIZE_PX / side, middle - side / 2
     # Pixel u of the whole picture is pixel (u + 0.5 - start) scale - 0.5 of the crop.
     cut = np.array([[scale, 0, (0.5 - start[0]) * scale - 0.5], [0, scale, (0.5 - start[1]) * scale - 0.5], [0, 0, 1]])
     return Camera("crop", (SIZE_PX, SIZE_PX), cut @ K, dist, *place)
