@@ -6,7 +6,7 @@ import csv
 import json
 import os
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from harvest.studio.splits import SPLITS
 
 VARIABLE = "HARVEST_STUDIO_ASSETS"
 NEEDED = ("bodies.npz", "garments.npz", "garments.json", "characters.json", "envmaps.npz", "motion.npz")
+KEPT_PICTURES = 64  # about 1 MB each
 BESIDE = Path(__file__).resolve().parents[2].parent / "shared" / "studio_assets"  # beside a checkout
 
 
@@ -53,6 +54,7 @@ class Assets:
     def __init__(self, folder: Path, only_cc0: bool = False, clips: tuple[Clip, ...] = ()) -> None:
         """Take the bundle of a folder; `only_cc0` shuts out what carries any other label; `clips` of the user's."""
         self.folder, self.only_cc0, self._clips = folder, only_cc0, clips
+        self.picture = lru_cache(maxsize=KEPT_PICTURES)(self._read_picture)
 
     def _arrays(self, name: str) -> dict[str, NDArray[Any]]:
         with np.load(self.folder / name, allow_pickle=False) as arrays:
@@ -116,7 +118,7 @@ class Assets:
         with (self.folder / "backgrounds" / "attribution.csv").open(encoding="utf-8", newline="") as file:
             return {row["file"]: row["licence"] for row in csv.DictReader(file)}
 
-    def picture(self, name: str | Path) -> NDArray[np.uint8]:
+    def _read_picture(self, name: str | Path) -> NDArray[np.uint8]:
         """A picture of the bundle: (h, w, 3 or 4) uint8 RGB, with opacity if it has any.
 
         Raises:

@@ -176,6 +176,15 @@ class Pose:
         Joints of the first two are the points about which bones turn, the pelvis lies between the hips and head_top
         moves with the head; COCO's are points of the skin, as its annotators mark them, mixed from many vertices.
         """
+        if joint_set not in self._found:
+            self._found[joint_set] = self._joints(joint_set)
+        return self._found[joint_set]
+
+    @cached_property
+    def _found(self) -> dict[str, Floats]:
+        return {}
+
+    def _joints(self, joint_set: str) -> Floats:
         model = self.body.model
         if joint_set == "coco17":
             return np.asarray(np.einsum("jba,tbia->tji", self.body._coco, self.transforms))

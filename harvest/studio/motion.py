@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harvest.studio.body import Body
-from harvest.studio.rotations import about, from_quaternions, smallest_turn
+from harvest.studio.rotations import about, from_quaternions, smallest_turn, to_quaternions
 from harvest.studio.splits import split_of
 
 Floats = NDArray[np.float64]
@@ -70,6 +70,16 @@ class _Bones:
     limb: NDArray[np.int64]
     foot_sign: NDArray[np.int64]
 
+    def hand(self, bone: int) -> int:
+        """The bone of the hand that a forearm's lower half turns with."""
+        return int(np.flatnonzero((self.channel == self.blend[bone]) & (self.blend < 0))[0])
+
+    def along(self, body: Body, bone: int) -> Floats:
+        """(3,) the direction of a forearm's lower half at rest."""
+        direction = body.heads[self.hand(bone)] - body.heads[bone]
+        unit: Floats = direction / np.linalg.norm(direction)
+        return unit
+
 
 class MotionLibrary:
     """The clips of the bundle, of which bones follow them, and what a body does with them."""
@@ -122,7 +132,9 @@ class MotionLibrary:
             if channel[bone] < 0:  # fingers, toes, eyes follow their parents
                 turns[:, bone] = turns[:, parents[bone]]
             elif blend[bone] >= 0:  # the lower half of a forearm takes half of the hand's twist
-                turns[:, bone] = from_quaternions(_midway(quaternions[:, [channel[bone], blend[bone]]])) @ rest[bone]
+                hand = of_channel[:, blend[bone]] @ rest[self._bones.hand(bone)]
+                upper = turns[:, parents[bone]]
+                turns[:, bone] = upper @ _half_twist(upper.transpose(0, 2, 1) @ hand, self._bones.along(body, bone))
             else:
                 turns[:, bone] = of_channel[:, channel[bone]] @ rest[bone]
         _bend_fingers(body, turns, grip)
@@ -150,12 +162,12 @@ class MotionLibrary:
         return out
 
 
-def _midway(pair: Floats) -> Floats:
-    """(T, 4) quaternions halfway between two (T, 2, 4), not normalised."""
-    unit = pair / np.linalg.norm(pair, axis=-1, keepdims=True)
-    same = np.sign((unit[:, 0] * unit[:, 1]).sum(-1, keepdims=True))
-    middle: Floats = unit[:, 0] + np.where(same == 0, 1.0, same) * unit[:, 1]
-    return middle
+def _half_twist(turns: Floats, axis: Floats) -> Floats:
+    """(T, 3, 3) half of what turns (T, 3, 3) turn about an axis (3,), and nothing of how they bend away from it."""
+    q = to_quaternions(turns)
+    twist = np.column_stack([q[:, 0], (q[:, 1:] @ axis)[:, None] * axis])
+    twist /= np.maximum(np.linalg.norm(twist, axis=1, keepdims=True), 1e-9)
+    return from_quaternions(twist + [1.0, 0.0, 0.0, 0.0])
 
 
 def _bend_fingers(body: Body, turns: Floats, grip: float) -> None:

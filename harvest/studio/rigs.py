@@ -14,6 +14,8 @@ from harvest.studio.rotations import look_at
 Floats = NDArray[np.float64]
 Places = list[tuple[Floats, Floats, float]]  # where a camera is, where it looks, its roll
 TARGET_M = (0.0, 0.0, 0.95)
+STAGE_M = np.array([[x, y, z] for x in (-0.45, 0.45) for y in (-0.45, 0.45) for z in (0.0, 1.9)])
+MARGIN = 1.12  # around the stage, for what lenses bend and for centres that are off
 
 
 def _around(angle: float, radius_m: float, height_m: float) -> Floats:
@@ -95,17 +97,18 @@ KINDS: dict[str, Callable[[int, np.random.Generator], Places]] = {
 def draw_rig(kind: str, views: int, size_px: tuple[int, int], rng: np.random.Generator) -> Rig:
     """A rig of that kind with random places and lenses; every camera sees a person in the middle whole.
 
-    Lenses: from 38 to 65 degrees across the longer side, principal points off by up to 3 %, most with some distortion.
+    Lenses: from 38 to 65 degrees across the longer side, or as wide as it takes to see STAGE_M whole; principal points
+    off by up to 3 %, most with some distortion.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind of rig '{kind}', known: {', '.join(KINDS)}")
     cameras = []
     for index, (eye, target, roll) in enumerate(KINDS[kind](views, rng)):
         R, t = look_at(eye, target, roll)
-        # 2.3 m around the middle must fit into the shorter side.
-        needed = 2.3 / np.linalg.norm(eye - target) * max(size_px) / min(size_px)
-        wide = np.clip(max(2 * np.tan(np.radians(rng.uniform(38, 65)) / 2), needed), 0.2, 2 * np.tan(np.radians(46)))
-        cameras.append(Camera(f"cam{index + 1:02d}", size_px, *draw_lens(float(wide), size_px, rng), R, t))
+        seen = STAGE_M @ R.T + t
+        needed = MARGIN * float((2 * abs(seen[:, :2] / seen[:, 2:]) / size_px).max()) * max(size_px)
+        wide = max(2 * np.tan(np.radians(rng.uniform(38, 65)) / 2), needed)
+        cameras.append(Camera(f"cam{index + 1:02d}", size_px, *draw_lens(wide, size_px, rng), R, t))
     return Rig(tuple(cameras))
 
 
