@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 Floats32 = NDArray[np.float32]
 BRIGHT_PERCENTILE, BRIGHT_FACTOR = 97, 1.5  # what is brighter in a panorama is cut off where it is seen directly
+TORN = 0.05  # share of its brightest colour below which another one has been lost
 LOWEST_SUN = 0.35  # sine of its height over the horizon: flatter light would throw shadows out of every room
 
 
@@ -60,8 +61,12 @@ def _without_glare(content: bytes, shape: tuple[int, ...]) -> Floats32:
     panorama = np.frombuffer(content, np.float16).reshape(shape).astype(np.float32)
     most = np.percentile(panorama, BRIGHT_PERCENTILE) * BRIGHT_FACTOR
     low = np.minimum(panorama, np.float32(most))
-    near = cv2.dilate((panorama.max(axis=-1) >= most).astype(np.uint8), np.ones((7, 7)))[..., None]
+    bright = panorama.max(axis=-1) >= most
+    near = cv2.dilate(bright.astype(np.uint8), np.ones((7, 7)))[..., None]
     closed = cv2.morphologyEx(low, cv2.MORPH_CLOSE, np.ones((5, 5)))
+    # Around the sun the file's compression leaves one colour and takes the others: a lamp is white.
+    torn = (near[..., 0] > 0) & (closed.min(axis=-1) < TORN * closed.max(axis=-1))
+    closed[torn] = most
     return np.ascontiguousarray(np.where(near, closed, low), np.float32)
 
 

@@ -24,7 +24,7 @@ HELD_OUT: dict[str, frozenset[str]] = {
         {
             *("clothes/male_casualsuit06", "clothes/male_elegantsuit01", "clothes/female_casualsuit02"),
             *("clothes/shoes04", "clothes/shoes06", "hair/short04", "hair/bob02", "hair/ponytail01"),
-            *("workshop", "lobby", "park", "venice", "sunset"),  # the last two are one square
+            *("workshop", "lobby", "park", "venice", "sunset"),  # the last two are one town
         }
     ),
 }

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 
 from calib.rig import Rig
 from harvest.errors import UserError
 from harvest.studio.assets import Assets
 from harvest.studio.body import Pose
 from harvest.studio.effects import Effects
+from harvest.studio.grounding import grounded
 from harvest.studio.mesh import Thing
 from harvest.studio.motion import Clip
 from harvest.studio.objects import furniture, held
@@ -30,7 +30,6 @@ FREE_M = 0.75  # around furniture, which is up to 0.8 m from its middle to a cor
 APART_M = 0.7  # between the paths of two people
 TRIES = 200
 SHADOW_CELLS = 512
-SINK_M = 0.01  # that a foot may press into the floor
 STILL = np.eye(4)[None, :3]
 
 
@@ -106,10 +105,10 @@ class Take:
         frames = start + self.moments_s * clip.fps
         turns, root = self._assets.motion.perform(person.body, clip, frames, rng.uniform(0.1, 0.9))
         yaw = about(UP, rng.uniform(0, 2 * np.pi))
+        turns, rate = yaw @ turns, self.settings.fps * self.settings.blur
+        root = grounded(person, turns, root @ yaw.T, rate)
         middle = (root[:, :2].min(axis=0) + root[:, :2].max(axis=0)) / 2
-        root = (root - [*middle, 0.0]) @ yaw.T
-        rate = self.settings.fps * self.settings.blur
-        pose = person.body.pose(yaw @ turns, root + self._lift(person, yaw @ turns, root, rate)[:, None] * UP)
+        pose = person.body.pose(turns, root - [*middle, 0.0])
         prop = None
         if rng.random() < 0.3:
             prop = held(rng, person.body, "LR"[int(rng.integers(2))]).placed(pose.transforms[0])
@@ -137,19 +136,6 @@ class Take:
                 return clip, start
         assert best is not None
         return best[1], best[2]
-
-    @staticmethod
-    def _lift(person: Person, turns: Floats, root: Floats, rate: float) -> Floats:
-        """(T,) metres to raise a person so that its lowest point never sinks deeper than SINK_M; smooth over 0.3 s at
-        `rate` moments a second.
-        """
-        pose = person.body.pose(turns, root)
-        low = np.array([float(person.mesh.placed(one).vertices[:, 2].min()) for one in pose.transforms])
-        usual = -float(np.percentile(low, 10))  # the height of the floor, once a take
-        needed = np.maximum(0.0, -(low + usual) - SINK_M)
-        wide = 2 * max(int(rate * 0.15), 1) + 1
-        smooth = gaussian_filter1d(maximum_filter1d(needed, wide), wide / 6)
-        return np.asarray(usual + np.maximum(smooth, needed))
 
     def _keep_apart(self, rng: np.random.Generator) -> None:
         """Move the others sideways until no two paths come near each other."""
