@@ -81,6 +81,7 @@ def story_of(take: Take) -> str:
     people = [
         {
             "character": actor.person.id,
+            "traits": actor.person.traits,
             "garments": list(actor.person.outfit.garments),
             "skin": actor.person.outfit.skin,
             "clip": actor.clip,

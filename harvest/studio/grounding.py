@@ -27,8 +27,8 @@ def grounded(person: Person, turns: Floats, root_m: Floats, rate: float) -> Floa
 
     Args:
         turns: (T, B, 3, 3) of the bones; root_m: (T, 3) as recorded; rate: frames a second.
-    Height: the lowest point of the clothed body within STEP_S touches the floor, unless it rises above its surroundings by
-    more than FLIGHT_M, as in a jump; then that within STANCE_S does. None sinks deeper than SINK_M.
+    Height: the lowest point of the clothed body within STEP_S touches the floor, unless it rises above its surroundings
+    by more than FLIGHT_M, as in a jump; then that within STANCE_S does. None sinks deeper than SINK_M.
     Sliding: while a foot stands, the root goes against its velocity; of two standing feet, against their mean.
     """
     still = root_m + _against_sliding(person, turns, root_m, rate)

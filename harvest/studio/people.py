@@ -29,10 +29,11 @@ DARKEST = 0.15  # share of the sky that even a fold sees, by light from its own 
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody: id and split of the character, its body, its mesh at rest, what it wears."""
+    """Somebody: id, split and traits of the character, its body, its mesh at rest, what it wears."""
 
     id: str
     split: str
+    traits: dict[str, float]
     body: Body
     mesh: Mesh
     outfit: Outfit
@@ -56,7 +57,7 @@ class Casting:
         body = self.assets.body.shape(who["phenotype"])
         garments = [self.wardrobe.garment(key) for key in outfit.garments]
         looks = self._looks(garments, outfit.skin, who["skin_group"], rng, loud)
-        return Person(who["id"], split, body, dress(body, garments, looks), outfit)
+        return Person(who["id"], split, who["phenotype"], body, dress(body, garments, looks), outfit)
 
     def _looks(
         self, garments: list[Garment], skin: str, skin_group: str, rng: np.random.Generator, loud: bool
