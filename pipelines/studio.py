@@ -24,7 +24,7 @@ from harvest.errors import UserError
 from harvest.reconstruct.batch import processors
 from harvest.store.atomic import replace_folder, write_text_atomically
 from harvest.store.fingerprint import fingerprint, folder_fingerprint
-from harvest.studio.assets import Assets, find_assets
+from harvest.studio.assets import NEEDED, Assets, find_assets
 from harvest.studio.crops import GROUP, Crop, CropStudio
 from harvest.studio.film import shoot, story_of, truth_of
 from harvest.studio.motion_files import read_motion_folder
@@ -62,7 +62,8 @@ class Order:
     def record(self) -> dict[str, Any]:
         """What a folder is marked with."""
         motion = folder_fingerprint(self.motion) if self.motion else None
-        return {"only_cc0": self.only_cc0, "motion": motion}
+        assets = fingerprint([folder_fingerprint(self.assets / name) for name in NEEDED])
+        return {"assets": assets, "only_cc0": self.only_cc0, "motion": motion}
 
     @property
     def processes(self) -> int:

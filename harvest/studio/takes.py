@@ -14,7 +14,7 @@ from harvest.studio.assets import Assets
 from harvest.studio.body import Pose
 from harvest.studio.effects import Effects
 from harvest.studio.grounding import grounded
-from harvest.studio.mesh import Thing
+from harvest.studio.mesh import Mesh, Thing
 from harvest.studio.motion import Clip
 from harvest.studio.objects import furniture, held
 from harvest.studio.people import Casting, Person
@@ -29,6 +29,7 @@ STAGE_M = 1.2  # from the middle, within which the filmed person stays
 FREE_M = 0.75  # around furniture, which is up to 0.8 m from its middle to a corner
 APART_M = 0.7  # between the paths of two people
 TRIES = 200
+HOLDS = 0.3  # share of people with something in a hand
 SHADOW_CELLS = 512
 STILL = np.eye(4)[None, :3]
 
@@ -63,7 +64,7 @@ class Actor:
 
     person: Person
     pose: Pose
-    prop: Thing | None
+    prop: Mesh | None
     clip: str
     clip_frames: Floats
 
@@ -109,9 +110,7 @@ class Take:
         root = grounded(person, turns, root @ yaw.T, rate)
         middle = (root[:, :2].min(axis=0) + root[:, :2].max(axis=0)) / 2
         pose = person.body.pose(turns, root - [*middle, 0.0])
-        prop = None
-        if rng.random() < 0.3:
-            prop = held(rng, person.body, "LR"[int(rng.integers(2))]).placed(pose.transforms[0])
+        prop = held(rng, person.body, "LR"[int(rng.integers(2))]) if rng.random() < HOLDS else None
         return Actor(person, pose, prop, clip.name, frames)
 
     def _stretch(self, person: Person, rng: np.random.Generator, radius_m: float) -> tuple[Clip, float]:
@@ -160,9 +159,7 @@ class Take:
     def things(self, moment: int) -> list[Thing]:
         """Everything that stands in the scene at a moment: first people in their order, then the rest."""
         people = [actor.person.mesh.placed(actor.pose.transforms[moment]) for actor in self.actors]
-        props = [
-            actor.prop.mesh.placed(actor.pose.transforms[moment]) for actor in self.actors if actor.prop is not None
-        ]
+        props = [actor.prop.placed(actor.pose.transforms[moment]) for actor in self.actors if actor.prop]
         return people + props + self.furniture
 
     def film(self, frame: int) -> Iterator[tuple[int, NDArray[np.uint8], View]]:
