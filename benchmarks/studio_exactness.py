@@ -24,6 +24,7 @@ from calib.triangulate import triangulate_dlt
 from harvest.studio.assets import Assets, find_assets
 from harvest.studio.raster import make_lens, project
 from harvest.studio.render import Renderer, View
+from harvest.studio.shade import on_border
 from harvest.studio.takes import Take, TakeSettings
 
 OVER = 2
@@ -67,7 +68,10 @@ def place_error_px(take: Take, camera: Camera, view: View) -> NDArray[np.float64
             return (q[:, 0] - p[:, 0]) * (r[:, 1] - p[:, 1]) - (q[:, 1] - p[:, 1]) * (r[:, 0] - p[:, 0])
 
         area = np.stack([twice_area(b, c, seen), twice_area(c, a, seen), twice_area(a, b, seen)], -1)
-        share = np.clip(area / twice_area(a, b, c)[:, None], 0, None) * points[corners, 2]
+        share = area / twice_area(a, b, c)[:, None]
+        for row in np.flatnonzero((share < 0).any(axis=1)):  # drawn a hair wider than it is
+            share[row] = on_border(*a[row], *b[row], *c[row], *seen[row])
+        share *= points[corners, 2]
         share /= share.sum(axis=1, keepdims=True)
         surface = (share[..., None] * thing.vertices[corners].astype(np.float64)).sum(axis=1)
         sample = (np.stack([x, y], -1) - (OVER - 1) / 2) / OVER

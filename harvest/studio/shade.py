@@ -96,6 +96,29 @@ def unit(x, y, z):  # type: ignore[no-untyped-def]
     return x * inverse, y * inverse, z * inverse
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def on_border(ax, ay, bx, by, cx, cy, x, y):  # type: ignore[no-untyped-def]
+    """How much each corner of a triangle counts at the place of its border that is nearest to (x, y)."""
+    near_ab, ab = _along(ax, ay, bx, by, x, y)
+    near_bc, bc = _along(bx, by, cx, cy, x, y)
+    near_ca, ca = _along(cx, cy, ax, ay, x, y)
+    if near_ab <= near_bc and near_ab <= near_ca:
+        return 1.0 - ab, ab, 0.0
+    if near_bc <= near_ca:
+        return 0.0, 1.0 - bc, bc
+    return ca, 0.0, 1.0 - ca
+
+
+@njit(inline="always", error_model="numpy")
+def _along(px, py, qx, qy, x, y):  # type: ignore[no-untyped-def]
+    """Squared distance from (x, y) to the piece from p to q, and the share of the way at which it is nearest."""
+    dx, dy = qx - px, qy - py
+    share = ((x - px) * dx + (y - py) * dy) / (dx * dx + dy * dy + 1e-30)
+    share = min(max(share, 0.0), 1.0)
+    ox, oy = px + share * dx - x, py + share * dy - y
+    return ox * ox + oy * oy, share
+
+
 def shade(placed: Any, surface: Any, looks: Any, lens: Any, buffers: Any, light: Any, part: Any) -> None:
     """Add to every pixel the light of one thing's samples; a material is shaded once a pixel, in their middle.
 
@@ -177,13 +200,16 @@ def light_spots(spots, placed, surface, looks, light, over, picture):  # type: i
     for spot in range(what.shape[0]):
         f, x0, y0 = what[spot, 2], place[spot, 0], place[spot, 1]
         a, b, c, m = faces[f, 0], faces[f, 1], faces[f, 2], material[f]
-        # How much each corner counts in space; a middle that lies outside is moved to the border.
+        # How much each corner counts in space; a middle that lies outside is moved to the nearest place of the border.
         ax, ay, bx, by, cx, cy = points[a, 0], points[a, 1], points[b, 0], points[b, 1], points[c, 0], points[c, 1]
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
         inverse = 1.0 / area
-        wa = max(0.0, ((bx - x0) * (cy - y0) - (by - y0) * (cx - x0)) * inverse) * points[a, 2]
-        wb = max(0.0, ((cx - x0) * (ay - y0) - (cy - y0) * (ax - x0)) * inverse) * points[b, 2]
-        wc = max(0.0, ((ax - x0) * (by - y0) - (ay - y0) * (bx - x0)) * inverse) * points[c, 2]
+        wa = ((bx - x0) * (cy - y0) - (by - y0) * (cx - x0)) * inverse
+        wb = ((cx - x0) * (ay - y0) - (cy - y0) * (ax - x0)) * inverse
+        wc = 1.0 - wa - wb
+        if wa < 0.0 or wb < 0.0 or wc < 0.0:
+            wa, wb, wc = on_border(ax, ay, bx, by, cx, cy, x0, y0)
+        wa, wb, wc = wa * points[a, 2], wb * points[b, 2], wc * points[c, 2]
         total = 1.0 / (wa + wb + wc)
         qa, qb, qc = np.float32(wa * total), np.float32(wb * total), np.float32(wc * total)
         nx, ny, nz = unit(
