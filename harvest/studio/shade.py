@@ -97,7 +97,7 @@ def unit(x, y, z):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def on_border(ax, ay, bx, by, cx, cy, x, y):  # type: ignore[no-untyped-def]
+def on_border(ax, ay, bx, by, cx, cy, x, y):  # type: ignore[no-untyped-def]  # noqa: PLR0913
     """How much each corner of a triangle counts at the place of its border that is nearest to (x, y)."""
     near_ab, ab = _along(ax, ay, bx, by, x, y)
     near_bc, bc = _along(bx, by, cx, cy, x, y)
