@@ -53,7 +53,9 @@ class Assets:
 
     def __init__(self, folder: Path, only_cc0: bool = False, clips: tuple[Clip, ...] = ()) -> None:
         """Take the bundle of a folder; `only_cc0` shuts out what carries any other label; `clips` of the user's."""
-        self.folder, self.only_cc0, self._clips = folder, only_cc0, clips
+        self.folder, self._clips = folder, clips
+        # A bundle built with --only-cc0 has no painted clothes; our own fabrics stand in wherever it is used.
+        self.only_cc0 = only_cc0 or any(item.get("procedural") for item in self.garments["items"])
         self.picture = lru_cache(maxsize=KEPT_PICTURES)(self._read_picture)
 
     def _arrays(self, name: str) -> dict[str, NDArray[Any]]:
