@@ -13,6 +13,7 @@ import typer
 from calib.errors import CalibrationError
 from cuda_kernels.gpu import NoGpuError
 from harvest.cli_studio import studio_app
+from harvest.cli_train import train_app
 from harvest.errors import UserError
 
 # Newer versions of typer carry a click of their own, older ones use the package; both derive their errors from this.
@@ -30,6 +31,7 @@ weights_app = typer.Typer(help="Published network weights.", no_args_is_help=Tru
 app.add_typer(rig_app, name="rig")
 app.add_typer(weights_app, name="weights")
 app.add_typer(studio_app, name="studio")
+app.add_typer(train_app, name="train")
 
 RigOption = Annotated[Path, typer.Option("--rig", help="rig.yaml: the calibrated cameras.")]
 VideosOption = Annotated[Path, typer.Option("--videos", help="Folder with one video a camera, named after it.")]

@@ -1,0 +1,1 @@
+"""Models trained on what the studio draws and what runs harvest."""
