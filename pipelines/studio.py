@@ -11,8 +11,9 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from io import BytesIO
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import cv2
@@ -244,6 +245,18 @@ def _rounded(values: Any, digits: int) -> Any:
     return [None if np.isnan(v).any() else np.round(v, digits).tolist() for v in values]
 
 
+def _end_with_parent() -> None:
+    """Let a worker stop when the command that started it was killed, instead of working through what is left."""
+
+    def watch() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
 def _in_parallel(call: Any, jobs: list[tuple[Any, ...]], processes: int) -> Iterator[tuple[Any, ...]]:
     """Each job once it is done; by this process alone if there is one job or one process."""
     if processes == 1 or len(jobs) < 2:
@@ -251,7 +264,7 @@ def _in_parallel(call: Any, jobs: list[tuple[Any, ...]], processes: int) -> Iter
             call(*job)
             yield job
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
         running: dict[Future[None], tuple[Any, ...]] = {pool.submit(call, *job): job for job in jobs}
         try:
             for future in as_completed(running):

@@ -23,7 +23,7 @@ needs_golden = pytest.mark.skipif(
     not (GOLDEN / "hourglass_princeton.json").is_file(),
     reason="the published networks' golden numbers are not beside this checkout (../shared/golden)",
 )
-LAYOUTS = ("princeton", "bearpaw")
+LAYOUTS = ("princeton", "bearpaw", "slim")
 
 
 def shapes_of(network: StackedHourglass) -> dict[str, list[int]]:
@@ -119,7 +119,9 @@ def test_a_prefix_before_every_name_is_stripped(layout, prefix, tmp_path):
     assert all(torch.equal(loaded[key], value) for key, value in network.state_dict().items())
 
 
-@pytest.mark.parametrize(("layout", "stacks", "blocks"), [("princeton", 3, 1), ("bearpaw", 1, 1), ("bearpaw", 2, 3)])
+@pytest.mark.parametrize(
+    ("layout", "stacks", "blocks"), [("princeton", 3, 1), ("bearpaw", 1, 1), ("bearpaw", 2, 3), ("slim", 2, 2)]
+)
 def test_a_saved_network_loads_as_it_was_with_its_joint_names(layout, stacks, blocks, tmp_path):
     network = filled(build_hourglass(layout, stacks, 10, ("nose", "l_eye", "r_eye"), blocks))
     path = tmp_path / "weights.safetensors"

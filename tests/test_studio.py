@@ -5,6 +5,8 @@ import json
 import subprocess
 import sys
 import tarfile
+import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -378,6 +380,29 @@ def test_a_stopped_set_goes_on_to_the_same_bytes(made, tmp_path):
         if path.is_file():
             assert path.read_bytes() == (again / "s000_t000" / path.relative_to(out / "s000_t000")).read_bytes(), path
     assert not partial.exists()
+
+
+@with_assets
+def test_workers_end_when_the_command_that_started_them_is_killed(tmp_path):
+    command = ["studio", "crops", "--n", "4096", "--workers", "2", "--out", str(tmp_path / "c")]
+    process = subprocess.Popen([sys.executable, "-m", "harvest.cli", *command], stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        process.kill()
+        pytest.skip("this system does not list the children of a process")
+    workers: list[str] = []
+    for _ in range(300):
+        workers = children.read_text().split()
+        if len(workers) >= 2 and any((tmp_path / "c").glob("*.partial")):
+            break
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    for _ in range(100):
+        if not any(Path(f"/proc/{worker}").exists() for worker in workers):
+            break
+        time.sleep(0.1)
+    assert workers and not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
 
 @with_assets

@@ -27,7 +27,7 @@ from torch.nn import functional
 from harvest.errors import UserError
 from harvest.skeleton import load_skeleton, mirror_name
 
-Layout = Literal["princeton", "bearpaw"]
+Layout = Literal["princeton", "bearpaw", "slim"]
 PathLike = str | os.PathLike[str]
 _Step = Callable[[Tensor], Tensor]
 
@@ -70,7 +70,7 @@ class StackedHourglass(nn.Module):
     """A stacked hourglass network; `build_hourglass` or `load_hourglass` makes one.
 
     Attributes:
-        layout: whose parameter names it carries.
+        layout: whose parameter names it carries; 'slim' is our own.
         mean_rgb: what its published weights expect to be subtracted from RGB in 0..1.
         stacks, width, blocks: hourglasses in a row, channels, residuals at each place.
         joints: names of the heat maps, in order.
@@ -196,8 +196,9 @@ class _BearpawLevels(nn.Module):
 class BearpawHourglass(StackedHourglass):
     """The network under the parameter names of `hg` in bearpaw/pytorch-pose; any number of residuals at each place."""
 
-    layout, mean_rgb = "bearpaw", (0.4404, 0.4440, 0.4327)
-    _stem = ("conv1", "bn1", "relu", "layer1", "maxpool", "layer2", "layer3")
+    layout: ClassVar[Layout] = "bearpaw"
+    mean_rgb = (0.4404, 0.4440, 0.4327)
+    _stem: ClassVar[tuple[str, ...]] = ("conv1", "bn1", "relu", "layer1", "maxpool", "layer2", "layer3")
     _trunk, _score, _merge = ("hg", "res", "fc"), "score", ("fc_", "score_")
 
     def __init__(self, stacks: int, width: int, joints: Sequence[str], blocks: int = 1) -> None:
@@ -216,10 +217,41 @@ class BearpawHourglass(StackedHourglass):
         self.score_ = nn.ModuleList(_conv(len(joints), width, 1) for _ in between)
 
 
-_NETWORKS: dict[str, type[StackedHourglass]] = {"princeton": PrincetonHourglass, "bearpaw": BearpawHourglass}
+class SlimHourglass(BearpawHourglass):
+    """Our own: the network under bearpaw's names but for its stem, which shrinks the picture before it widens it.
+
+    The published stems take most of the time of a narrow network.
+    """
+
+    layout: ClassVar[Layout] = "slim"
+    _stem = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2")
+
+    def __init__(self, stacks: int, width: int, joints: Sequence[str], blocks: int = 1) -> None:
+        """Build the modules with fresh parameters."""
+        super().__init__(stacks, width, joints, blocks)
+        del self.layer3
+        stem = max(width // 4, 16)
+        self.conv1, self.bn1 = _conv(3, stem, 7, stride=2), nn.BatchNorm2d(stem)
+        self.layer1 = nn.Sequential(_BearpawResidual(stem, 2 * stem))
+        self.layer2 = nn.Sequential(_BearpawResidual(2 * stem, width), _BearpawResidual(width, width))
+
+
+_NETWORKS: dict[str, type[StackedHourglass]] = {
+    "princeton": PrincetonHourglass,
+    "bearpaw": BearpawHourglass,
+    "slim": SlimHourglass,
+}
 # What tells the layouts apart, and where each keeps the heat maps of a stack (shape: joints, width, 1, 1).
-_FIRST_RESIDUAL = {"princeton": "hgs.0.0.up1.conv1.conv.weight", "bearpaw": "hg.0.hg.0.0.0.conv1.weight"}
-_SCORE_OF_STACK = {"princeton": r"outs\.\d+\.conv\.weight", "bearpaw": r"score\.\d+\.weight"}
+_OWN_PARAMETER = {
+    "princeton": "hgs.0.0.up1.conv1.conv.weight",
+    "bearpaw": "layer3.0.conv1.weight",
+    "slim": "layer2.1.conv1.weight",
+}
+_SCORE_OF_STACK = {
+    "princeton": r"outs\.\d+\.conv\.weight",
+    "bearpaw": r"score\.\d+\.weight",
+    "slim": r"score\.\d+\.weight",
+}
 _NEEDED = "give the .pth, .pt, .tar or .safetensors weights of a princeton-vl or bearpaw stacked hourglass"
 
 
@@ -314,10 +346,10 @@ def _read_weights(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
 
 def _network_for(path: Path, weights: Mapping[str, Tensor], joints: Sequence[str]) -> StackedHourglass:
     """A fresh network of the layout and sizes that the parameter names and shapes tell."""
-    layout = next((name for name in _NETWORKS if _FIRST_RESIDUAL[name] in weights), None)
+    layout = next((name for name in _NETWORKS if _OWN_PARAMETER[name] in weights), None)
     scores = [value for key, value in weights.items() if layout and re.fullmatch(_SCORE_OF_STACK[layout], key)]
     if layout is None or not scores or scores[0].ndim != 4:
-        raise UserError(f"{path} lacks the parameters of both layouts, it has {min(weights, default='')!r}; {_NEEDED}")
+        raise UserError(f"{path} lacks the parameters of every layout, it has {min(weights, default='')!r}; {_NEEDED}")
     count, width = scores[0].shape[:2]
     if len(joints) != count:
         given = f"{path} has {count} heat maps but {len(joints)} joint names (MPII's, if it names none)"

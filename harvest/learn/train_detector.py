@@ -47,7 +47,7 @@ class TrainSettings:
     seed: int = 0
     checkpoint_s: float = 180.0
     validate: int = 512
-    validate_every: int = 2000
+    validate_every: int = 500
 
 
 class Samples(Dataset[tuple[Tensor, Tensor]]):
@@ -89,7 +89,7 @@ class Training:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(settings.seed)
         joints = load_skeleton(settings.joint_set).joints
-        self.network = build_hourglass("bearpaw", settings.stacks, settings.width, joints).to(self.device)
+        self.network = build_hourglass("slim", settings.stacks, settings.width, joints).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         _begin_empty(self.network)
         self.mean = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
@@ -193,7 +193,7 @@ class Training:
         save_hourglass(self._averaged(), self.out / WEIGHTS)
 
     def _averaged(self) -> StackedHourglass:
-        network = build_hourglass("bearpaw", self.settings.stacks, self.settings.width, self.network.joints)
+        network = build_hourglass("slim", self.settings.stacks, self.settings.width, self.network.joints)
         network.load_state_dict({key: value.cpu() for key, value in self.mean.items()})
         return network.eval()
 
