@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from harvest.detect2d.hourglass import StackedHourglass, build_hourglass, load_hourglass, save_hourglass
+from harvest.detect2d.hourglass import StackedHourglass, build_hourglass, save_hourglass
 from harvest.errors import UserError
 from harvest.learn.samples import CELLS, CROP_PX, Place, augment, find_samples, heat_maps, read_sample
 from harvest.skeleton import load_skeleton
@@ -266,8 +266,3 @@ def draw_curve(table: Path, out: Path) -> None:
     losses.semilogy(step, [row["loss"] for row in rows])
     losses.set(xlabel="batches", ylabel="loss of the last stack")
     figure.savefig(out, dpi=120)
-
-
-def load_trained(out: Path) -> StackedHourglass:
-    """The network that a training has reached."""
-    return load_hourglass(out / WEIGHTS)

@@ -103,7 +103,9 @@ def dress(body: Body, garments: list[Garment], looks: Looks) -> Mesh:
     model = body.model
     hidden = np.any([garment.hides for garment in garments], axis=0)
     shown = ~hidden[model.faces].all(axis=1)
-    parts: list[tuple[Floats32, Any]] = [(body.vertices, _surface(body, model.faces[shown], model.face_uv[shown]))]
+    parts: list[tuple[Floats32, Any]] = [
+        (body.vertices, _plain(body.vertices, model.faces[shown], model.face_uv[shown], model.uv))
+    ]
     skins = [model.skin]
     for garment in garments:
         vertices = garment.fit(body)
@@ -116,10 +118,6 @@ def dress(body: Body, garments: list[Garment], looks: Looks) -> Mesh:
     surface = surface._replace(faces=faces, open=open_sky(vertices, faces))
     weights, bones = (np.concatenate([skin[i] for skin in skins])[used] for i in range(2))
     return Mesh(vertices, surface, looks, weights, bones)
-
-
-def _surface(body: Body, faces: NDArray[np.int32], face_uv: NDArray[np.int32]) -> Surface:
-    return _plain(body.vertices, faces, face_uv, body.model.uv)
 
 
 def _plain(vertices: Floats32, faces: NDArray[np.int32], face_uv: NDArray[np.int32], uv: Floats32) -> Surface:
