@@ -37,13 +37,16 @@ def studio_make(  # noqa: PLR0913 - one parameter an option
 
 
 @studio_app.command("crops", epilog="Example: harvest studio crops --n 100000 --out sets/crops")
-def studio_crops(
+def studio_crops(  # noqa: PLR0913 - one parameter an option
     n: Annotated[int, typer.Option("--n", min=1, help="How many crops.")] = 1000,
     out: OutOption = Path("crops"),
     seed: Annotated[int, typer.Option("--seed", min=0, help="Sample i of a seed is always the same.")] = 0,
     split: Annotated[
         str, typer.Option("--split", help="train, val or test: bodies, motions, clothes, rooms.")
     ] = "train",
+    scenes: Annotated[
+        bool, typer.Option("--scenes", help="Wide pictures with several people, to train a finder.")
+    ] = False,
     only_cc0: Cc0Option = False,
     motion: MotionOption = None,
     workers: WorkersOption = 0,
@@ -55,7 +58,7 @@ def studio_crops(
 
     if split not in SPLITS:
         raise UserError(f"unknown split '{split}'; known: {', '.join(SPLITS)}")
-    typer.echo(crops(Order(out, assets_folder(), only_cc0, motion, workers), n, seed, split))
+    typer.echo(crops(Order(out, assets_folder(), only_cc0, motion, workers), n, seed, split, scenes))
 
 
 @assets_app.command("build", epilog="Example: harvest studio assets build")

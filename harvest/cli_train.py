@@ -1,4 +1,4 @@
-"""The commands that train: `harvest train detector`."""
+"""The commands that train: `harvest train detector`, `harvest train people`."""
 
 from __future__ import annotations
 
@@ -9,26 +9,70 @@ import typer
 
 train_app = typer.Typer(help="Train models.", no_args_is_help=True)
 
+StartOption = Annotated[
+    Path,
+    typer.Option("--start", help="Weights to begin with: .safetensors of a training, or EfficientNet-Lite0's .pth."),
+]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder of the training; one that a stop left is continued.")]
+ValidationOption = Annotated[
+    Path | None, typer.Option("--validation", help="Folder of pictures to measure progress on.")
+]
+StepsOption = Annotated[int, typer.Option("--steps", min=1, help="Batches in all.")]
+BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Pictures in a batch.")]
+RateOption = Annotated[float, typer.Option("--rate", min=0.0, help="Step size of AdamW at its height.")]
+HoursOption = Annotated[float | None, typer.Option("--hours", min=0.0, help="Stop after so long; goes on later.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0)]
+
 
 @train_app.command(
     "detector", epilog="Example: harvest train detector --crops sets/crops --validation sets/val --out models/hourglass"
 )
 def train_detector(  # noqa: PLR0913 - one parameter an option
     crops: Annotated[Path, typer.Option("--crops", help="Folder of crops, as `harvest studio crops` makes them.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the training; one that a stop left is continued.")],
-    validation: Annotated[
-        Path | None, typer.Option("--validation", help="Folder of crops to measure progress on.")
-    ] = None,
+    start: StartOption,
+    out: OutOption,
+    validation: ValidationOption = None,
     stacks: Annotated[int, typer.Option("--stacks", min=1, max=8, help="Hourglasses in a row.")] = 2,
-    width: Annotated[int, typer.Option("--width", min=8, help="Channels.")] = 128,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Batches in all.")] = 50_000,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Crops in a batch.")] = 16,
-    hours: Annotated[float | None, typer.Option("--hours", min=0.0, help="Stop after so long; goes on later.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    width: Annotated[int, typer.Option("--width", min=8, help="Channels.")] = 96,
+    steps: StepsOption = 30_000,
+    batch: BatchOption = 32,
+    rate: RateOption = 1e-3,
+    hours: HoursOption = None,
+    seed: SeedOption = 0,
 ) -> None:
     """Train a stacked hourglass to find joints in crops; `harvest run --weights` takes what comes out."""
-    from harvest.learn.train_detector import WEIGHTS, Training, TrainSettings
+    from harvest.learn.joints_task import JointsTask
+    from harvest.learn.training import WEIGHTS, Training, TrainSettings
 
-    settings = TrainSettings(stacks=stacks, width=width, steps=steps, batch=batch, seed=seed)
-    Training(crops, validation, out, settings).run(float("inf") if hours is None else 3600 * hours)
+    settings = TrainSettings(str(start), stacks=stacks, width=width, steps=steps, batch=batch, rate=rate, seed=seed)
+    Training(JointsTask(), (crops, validation), out, settings).run(_seconds(hours))
     typer.echo(f"done: {out / WEIGHTS}")
+
+
+@train_app.command(
+    "people",
+    epilog="Example: harvest train people --scenes sets/scenes --start hourglass.safetensors --out models/people",
+)
+def train_people(  # noqa: PLR0913 - one parameter an option
+    scenes: Annotated[Path, typer.Option("--scenes", help="Folder of `harvest studio crops --scenes`.")],
+    start: StartOption,
+    out: OutOption,
+    validation: ValidationOption = None,
+    width: Annotated[int, typer.Option("--width", min=8, help="Channels.")] = 48,
+    steps: StepsOption = 4000,
+    batch: BatchOption = 32,
+    rate: RateOption = 1e-3,
+    hours: HoursOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Train an hourglass of one stack to find people in wide pictures, for `locate: {weights: FILE}` in settings."""
+    from harvest.learn.people_task import PeopleTask
+    from harvest.learn.training import WEIGHTS, Training, TrainSettings
+
+    settings = TrainSettings(str(start), stacks=1, width=width, steps=steps, batch=batch, rate=rate, seed=seed)
+    Training(PeopleTask(), (scenes, validation), out, settings).run(_seconds(hours))
+    typer.echo(f"done: {out / WEIGHTS}")
+
+
+def _seconds(hours: float | None) -> float:
+    return float("inf") if hours is None else 3600 * hours

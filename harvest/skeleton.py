@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from harvest.errors import UserError
 
-BUILT_IN = ("mpii16", "blazepose", "coco17", "h36m17", "body25", "halpe26", "cmu19")
+BUILT_IN = ("mpii16", "harvest21", "blazepose", "coco17", "h36m17", "body25", "halpe26", "cmu19")
 LATENT_WORD = "latent"
 
 

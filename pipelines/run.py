@@ -11,7 +11,8 @@ from typing import Any
 
 from cuda_kernels.gpu import need_gpu
 from harvest import __version__
-from harvest.detect2d.detectors import weights_fingerprint
+from harvest.detect2d.detectors import finder_fingerprint, weights_fingerprint
+from harvest.memory import keep_memory
 from harvest.skeleton import BUILT_IN
 from harvest.store.atomic import write_text_atomically
 from harvest.store.fingerprint import fingerprint, folder_fingerprint
@@ -21,7 +22,7 @@ from pipelines.run_folder import RunFolder
 from pipelines.settings import Settings
 from pipelines.stages.detect import run_detect
 from pipelines.stages.label import run_label
-from pipelines.stages.locate import run_locate
+from pipelines.stages.locate import finder_of, run_locate
 from pipelines.stages.reconstruct import run_reconstruct
 from pipelines.stages.report import run_report
 from pipelines.stages.select import run_select
@@ -111,6 +112,9 @@ def ingredients(run: Run, stage: Stage) -> dict[str, Any]:
         parts["boxes"] = folder_fingerprint(run.boxes)
     if stage.name in ("locate", "detect") and detect.detector == "keypoints" and detect.keypoints:
         parts["keypoints"] = folder_fingerprint(detect.keypoints)
+    if stage.name == "locate" and not run.boxes and detect.detector != "keypoints":
+        locate = run.settings.locate
+        parts["finder"] = finder_fingerprint(finder_of(locate, detect), locate.weights)
     if stage.name == "detect":
         parts["weights"] = weights_fingerprint(detect.detector, detect.weights)
     if stage.name == "reconstruct" and skeleton and skeleton not in BUILT_IN:
@@ -151,6 +155,7 @@ def execute(run: Run) -> None:
     """
     if run.settings.reconstruct.backend == "cuda":
         need_gpu()
+    keep_memory()
     tell_of_compiling()
     run.folder.create()
     run.folder.write_record(run.folder.read_record())

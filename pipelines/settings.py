@@ -18,20 +18,25 @@ class StageSettings(BaseModel):
 
 
 class LocateSettings(StageSettings):
-    """Where the person is. every_s: seconds between pictures looked at; min_score: of the person finder."""
+    """Where the person is. finder: of people in whole pictures; None takes the one that goes with the detector.
+    weights: a file for the hourglass finder, instead of its own. every_s: seconds between pictures looked at;
+    min_score: of somebody found; None takes the finder's own.
+    """
 
+    finder: Literal["hourglass", "blazepose"] | None = None
+    weights: Path | None = None
     every_s: Annotated[float, Field(gt=0)] = 0.1
-    min_score: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    min_score: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
 class DetectSettings(StageSettings):
     """2D heat maps. flip_test averages over the crop and its mirror image, at twice the cost.
 
-    weights: a file for the hourglass. keypoints: a folder of another tool's 2D joints; layout: its joint order, where
-    the files do not say.
+    weights: a file for the hourglass, instead of its own. keypoints: a folder of another tool's 2D joints; layout: its
+    joint order, where the files do not say.
     """
 
-    detector: Literal["blazepose", "hourglass", "keypoints"] = "blazepose"
+    detector: Literal["hourglass", "blazepose", "keypoints"] = "hourglass"
     weights: Path | None = None
     flip_test: bool = False
     keypoints: Path | None = None

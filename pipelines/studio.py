@@ -26,7 +26,7 @@ from harvest.reconstruct.batch import processors
 from harvest.store.atomic import replace_folder, write_text_atomically
 from harvest.store.fingerprint import fingerprint, folder_fingerprint
 from harvest.studio.assets import NEEDED, Assets, find_assets
-from harvest.studio.crops import GROUP, Crop, CropStudio
+from harvest.studio.crops import GROUP, SCENE, Crop, CropStudio, Hardship
 from harvest.studio.film import shoot, story_of, truth_of
 from harvest.studio.motion_files import read_motion_folder
 from harvest.studio.presets import PRESETS, takes_of
@@ -189,24 +189,26 @@ def _finish_take(order: Order, settings: TakeSettings, folder: Path, masks: bool
     shutil.rmtree(partial)
 
 
-def crops(order: Order, count: int, seed: int, split: str) -> str:
+def crops(order: Order, count: int, seed: int, split: str, scenes: bool = False) -> str:
     """Make crops 0 to count - 1 in shards; those that stand already are kept. Gives a line about it."""
-    _claim(order.out, {"crops": split, "seed": seed, **order.record})
+    kind = "scenes" if scenes else "crops"
+    _claim(order.out, {kind: split, "seed": seed, **order.record})
     shards = [(first, min(first + SHARD, count)) for first in range(0, count, SHARD)]
     paths = {part: order.out / f"{split}-{part[0]:08d}-{part[1]:08d}.tar" for part in shards}
     todo = [part for part in shards if not paths[part].is_file()]
-    jobs = [(order.source, seed, split, part, paths[part]) for part in todo]
-    with tqdm(total=sum(last - first for first, last in todo), desc="crops", unit="crop") as bar:
+    jobs = [(order.source, (seed, split, SCENE if scenes else Hardship()), part, paths[part]) for part in todo]
+    with tqdm(total=sum(last - first for first, last in todo), desc=kind, unit="picture") as bar:
         for job in _in_parallel(_write_shard, jobs, order.processes):
-            bar.update(job[3][1] - job[3][0])
+            bar.update(job[2][1] - job[2][0])
     sheet = order.out / "sheet.jpg"
     sheet_of_crops(sorted(paths.values())[0], sheet)
-    return f"{count} crops in {order.out} ({sum(b - a for a, b in todo)} made now); look at {sheet}"
+    return f"{count} {kind} in {order.out} ({sum(b - a for a, b in todo)} made now); look at {sheet}"
 
 
-def _write_shard(source: Source, seed: int, split: str, part: tuple[int, int], path: Path) -> None:
+def _write_shard(source: Source, kind: tuple[int, str, Hardship], part: tuple[int, int], path: Path) -> None:
     """Crops of one shard as a tar of <index>.jpg, <index>.json and <index>.mask.png, in that order."""
-    studio = CropStudio(_bundle(source), seed, split)
+    seed, split, hardship = kind
+    studio = CropStudio(_bundle(source), seed, split, hardship)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with tarfile.open(partial, "w") as tar:
         for crop in studio.crops(*part):
@@ -236,9 +238,11 @@ def label_of(crop: Crop) -> dict[str, Any]:
         }
         for name, truth in crop.joints.items()
     }
+    others = [{"uv_px": _rounded(one.uv_px, 3), "visibility": one.visibility.tolist()} for one in crop.others]
     camera = crop.camera.to_dict()
     origin = {"character": crop.character, "clip": crop.clip, "frame": crop.frame, "setting": crop.setting}
-    return {"index": crop.index, "joints": joints, "box_px": _rounded(crop.box_px, 1), "camera": camera, **origin}
+    people = {"joints": joints, "others": others, "box_px": _rounded(crop.box_px, 1)}
+    return {"index": crop.index, **people, "camera": camera, **origin}
 
 
 def _rounded(values: Any, digits: int) -> Any:

@@ -10,20 +10,24 @@ from safetensors.torch import save_file
 
 from harvest.detect2d.hourglass import (
     MPII_JOINTS,
+    PEAK,
     HourglassDetector,
     StackedHourglass,
     build_hourglass,
     load_hourglass,
     save_hourglass,
 )
+from harvest.detect2d.people import PEOPLE_MAPS
+from harvest.detect2d.weights import DETECTOR, PEOPLE, shipped
 from harvest.errors import UserError
+from harvest.skeleton import load_skeleton
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 needs_golden = pytest.mark.skipif(
     not (GOLDEN / "hourglass_princeton.json").is_file(),
     reason="the published networks' golden numbers are not beside this checkout (../shared/golden)",
 )
-LAYOUTS = ("princeton", "bearpaw", "slim")
+LAYOUTS = ("princeton", "bearpaw", "harvest")
 
 
 def shapes_of(network: StackedHourglass) -> dict[str, list[int]]:
@@ -120,10 +124,12 @@ def test_a_prefix_before_every_name_is_stripped(layout, prefix, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("layout", "stacks", "blocks"), [("princeton", 3, 1), ("bearpaw", 1, 1), ("bearpaw", 2, 3), ("slim", 2, 2)]
+    ("layout", "stacks", "blocks"), [("princeton", 3, 1), ("bearpaw", 1, 1), ("bearpaw", 2, 3), ("harvest", 2, 2)]
 )
 def test_a_saved_network_loads_as_it_was_with_its_joint_names(layout, stacks, blocks, tmp_path):
     network = filled(build_hourglass(layout, stacks, 10, ("nose", "l_eye", "r_eye"), blocks))
+    if layout == "harvest":  # whose convolutions are kept in float16
+        network = network.half().float()
     path = tmp_path / "weights.safetensors"
     save_hourglass(network, path)
     loaded = load_hourglass(path)
@@ -265,7 +271,7 @@ def test_flip_test_averages_with_the_mirrored_crop_and_its_joints_exchanged(layo
             network(torch.from_numpy((c / np.float32(255) - mean).transpose(0, 3, 1, 2)))[:, -1].numpy()
             for c in (crops, mirrored_crops)
         )
-    by_hand = ((straight + mirrored[..., ::-1][:, exchanged]) / 2).clip(min=0)
+    by_hand = network.maps(torch.from_numpy((straight + mirrored[..., ::-1][:, exchanged]) / 2)).numpy()
     detector = HourglassDetector(network, "fresh", flip_test=True)
     np.testing.assert_allclose(detector(crops), by_hand, atol=1e-4)
     np.testing.assert_allclose(detector(crops[:, :, ::-1])[..., ::-1][:, exchanged], by_hand, atol=1e-4)
@@ -301,4 +307,38 @@ def test_every_parameter_that_matters_learns(layout):
     unused_skips = {
         key for key, _ in network.named_parameters() if "skip_layer" in key and not key.startswith(changes_width)
     }
-    assert still == unused_skips
+    features = {key for key, _ in network.named_parameters() if key.startswith("stem.photo.")}
+    assert still == unused_skips | features
+
+
+def test_our_own_maps_are_probabilities_of_cells_beside_elsewhere():
+    network = small("harvest")
+    scores = torch.full((1, 3, 64, 64), -20.0)
+    scores[0, 0, 10, 20] = 30.0  # here for certain
+    scores[0, 1, 10, 20] = np.log(0.1 / 0.9)  # seldom here, else elsewhere
+    maps = network.maps(scores) / PEAK
+    assert float(network.maps(scores)[0, 0, 10, 20]) == 1.0  # no higher than the middle of what it was taught
+    torch.testing.assert_close(maps[0, 1, 10, 20], torch.tensor(0.1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        maps[0, 2].sum(), torch.tensor(4096 * np.exp(-20.0) / (1 + 4096 * np.exp(-20.0))).float()
+    )
+    fresh = build_hourglass("harvest", 1, 16).eval()
+    with torch.inference_mode():
+        unsure = fresh.maps(fresh(torch.rand(1, 3, 256, 256))[:, 0]) / PEAK
+    assert 0.3 < float(unsure.sum((-1, -2)).mean()) < 0.7
+
+
+def test_weights_without_features_take_those_of_the_shipped_detector(tmp_path):
+    network = load_hourglass(shipped(PEOPLE))
+    features = load_hourglass(shipped(DETECTOR)).stem.photo.state_dict()
+    assert all(torch.equal(value, features[key]) for key, value in network.stem.photo.state_dict().items())
+    save_hourglass(network, tmp_path / "head.safetensors", features=False)
+    again = load_hourglass(tmp_path / "head.safetensors").state_dict()
+    assert all(torch.equal(value, again[key]) for key, value in network.state_dict().items())
+    assert (tmp_path / "head.safetensors").stat().st_size < 0.1 * shipped(DETECTOR).stat().st_size
+
+
+def test_what_is_shipped_is_small_and_finds_every_joint_of_the_skeleton():
+    assert sum(shipped(name).stat().st_size for name in (DETECTOR, PEOPLE)) < 20e6
+    assert load_hourglass(shipped(DETECTOR)).joints == load_skeleton("harvest21").joints
+    assert load_hourglass(shipped(PEOPLE)).joints == PEOPLE_MAPS

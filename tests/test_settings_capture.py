@@ -187,8 +187,8 @@ def test_replaced_weights_change_the_detection(tmp_path):
 @pytest.mark.parametrize(
     ("name", "weights", "message"),
     [
-        ("openpose", None, "unknown detector 'openpose'; known: blazepose, hourglass, keypoints"),
-        ("hourglass", None, "needs --weights FILE"),
+        ("openpose", None, "unknown detector 'openpose'; known: hourglass, blazepose, keypoints"),
+        ("hourglass", Path("none.pth"), "no weights in none.pth"),
         ("blazepose", Path("w.pth"), "--weights goes with --detector hourglass"),
     ],
 )

@@ -44,7 +44,8 @@ def test_mpii_has_the_order_that_its_data_and_networks_have():
 
 @pytest.mark.parametrize(
     ("name", "joints"),
-    [("mpii16", 16), ("blazepose", 19), ("coco17", 17), ("h36m17", 17), ("body25", 25), ("halpe26", 26), ("cmu19", 19)],
+    [("mpii16", 16), ("harvest21", 21), ("blazepose", 19), ("coco17", 17), ("h36m17", 17)]
+    + [("body25", 25), ("halpe26", 26), ("cmu19", 19)],
 )
 def test_a_skeleton_has_as_many_joints_as_its_name_says(name, joints):
     assert len(load_skeleton(name).joints) == joints
@@ -130,7 +131,9 @@ def test_a_mistake_in_a_skeleton_file_is_told_in_one_line(tmp_path, mistake):
 
 
 def test_an_unknown_name_lists_the_known_ones_and_a_binary_file_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"no skeleton 'octopus': give one of mpii16, blazepose.*or a YAML file"):
+    with pytest.raises(
+        UserError, match=r"no skeleton 'octopus': give one of mpii16, harvest21, blazepose.*or a YAML file"
+    ):
         load_skeleton("octopus")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\xff\xfe")
     with pytest.raises(UserError, match=r"picture.png' is not UTF-8"):
@@ -173,6 +176,7 @@ def test_a_joint_comes_from_itself_its_synonym_or_the_two_sides_it_lies_between(
 MIDDLES = {"pelvis": {"mid_hip", "body_center", "l_hip", "r_hip"}, "thorax": {"l_shoulder", "r_shoulder"}}
 NOT_GIVEN = {
     "mpii16": set(),
+    "harvest21": set(),
     "blazepose": {"upper_neck", "head_top"},
     "coco17": {"upper_neck", "head_top"},
     "h36m17": {"upper_neck"},

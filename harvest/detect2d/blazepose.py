@@ -56,7 +56,6 @@ class BlazePoseDetector:
     joints = JOINTS
     input_px = 256
     heatmap_px = 64
-    skeleton = "blazepose"
     sharpness = 3.0  # its blobs are about 1.7 times as wide as its errors; docs/measurements.md
     crop_from_heatmap = np.array([[4.0, 0.0, -0.5], [0.0, 4.0, -0.5]])
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harvest.detect2d.candidates import PersonCandidates
-from harvest.detect2d.weights import PUBLISHED
+from harvest.detect2d.weights import DETECTOR, PEOPLE, PUBLISHED, shipped
 from harvest.errors import UserError
 from harvest.store.wheel import sha256_of
 
@@ -18,13 +18,11 @@ from harvest.store.wheel import sha256_of
 class Detector(Protocol):
     """Square RGB crops in, heat maps out.
 
-    joints: names of the maps; skeleton: the built-in tree for them; input_px, heatmap_px: sides of crop and map;
-    crop_from_heatmap (2, 3): from cells to pixels of the crop; sharpness: power of a map that is a likelihood;
-    fingerprint: names the weights.
+    joints: names of the maps; input_px, heatmap_px: sides of crop and map; crop_from_heatmap (2, 3): from cells to
+    pixels of the crop; sharpness: power of a map that is a likelihood; fingerprint: names the weights.
     """
 
     joints: tuple[str, ...]
-    skeleton: str
     input_px: int
     heatmap_px: int
     crop_from_heatmap: NDArray[np.float64]
@@ -47,7 +45,7 @@ class PersonFinder(Protocol):
 
 
 def make_detector(name: str, weights: Path | None, flip_test: bool) -> Detector:
-    """The detector of that name: blazepose, or hourglass with a weights file.
+    """The detector of that name: hourglass (by default with the weights that come with the package), or blazepose.
 
     Raises:
         UserError: an unknown name, or weights that are missing, given in vain or unusable.
@@ -59,14 +57,27 @@ def make_detector(name: str, weights: Path | None, flip_test: bool) -> Detector:
 
         return BlazePoseDetector(flip_test=flip_test)
     if name == "hourglass":
-        if weights is None:
-            raise UserError(
-                "--detector hourglass needs --weights FILE (.pth of a published stacked hourglass, .safetensors)"
-            )
-        from harvest.detect2d.hourglass import HourglassDetector
+        from harvest.detect2d.hourglass import HourglassDetector, fast_bf16
 
-        return HourglassDetector.from_file(weights, flip_test=flip_test)
-    raise UserError(f"unknown detector '{name}'; known: blazepose, hourglass, keypoints")
+        return HourglassDetector.from_file(weights or shipped(DETECTOR), flip_test=flip_test, bf16=fast_bf16())
+    raise UserError(f"unknown detector '{name}'; known: hourglass, blazepose, keypoints")
+
+
+def make_finder(name: str, weights: Path | None, min_score: float | None) -> PersonFinder:
+    """The finder of people of that name: hourglass (by default with the package's weights), or blazepose.
+
+    Raises:
+        UserError: weights that are missing or unusable.
+    """
+    score = {} if min_score is None else {"min_score": min_score}
+    if name == "blazepose":
+        from harvest.detect2d.blazepose import BlazePosePersonFinder
+
+        return BlazePosePersonFinder(**score)
+    from harvest.detect2d.hourglass import fast_bf16
+    from harvest.detect2d.people import HourglassPersonFinder
+
+    return HourglassPersonFinder.from_file(weights or shipped(PEOPLE), bf16=fast_bf16(), **score)
 
 
 def crop_picture(image: NDArray[np.uint8], image_from_crop: NDArray[np.floating], size_px: int) -> NDArray[np.uint8]:
@@ -100,6 +111,13 @@ def weights_fingerprint(name: str, weights: Path | None) -> str:
     """What names the weights of a detector without loading it; 'none' for keypoints of another tool."""
     if name == "blazepose":
         return "+".join(sha[:16] for _, sha in PUBLISHED["blazepose"].files.values())
-    if name == "hourglass" and weights is not None and weights.is_file():
-        return sha256_of(weights)[:16]
-    return "none"
+    path = weights or shipped(DETECTOR)
+    return sha256_of(path)[:16] if name == "hourglass" and path.is_file() else "none"
+
+
+def finder_fingerprint(name: str, weights: Path | None) -> str:
+    """What names the weights of a finder of people without loading it."""
+    if name == "blazepose":
+        return weights_fingerprint(name, None)
+    path = weights or shipped(PEOPLE)
+    return sha256_of(path)[:16] if path.is_file() else "none"

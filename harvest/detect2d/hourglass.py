@@ -8,6 +8,7 @@ never uses. `StackedHourglass` holds the network; its two subclasses hold the na
 
 import hashlib
 import json
+import math
 import os
 import pickle
 import re
@@ -24,16 +25,21 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from harvest.detect2d.features import MEAN, PhotoStem
+from harvest.detect2d.weights import DETECTOR, shipped
 from harvest.errors import UserError
 from harvest.skeleton import load_skeleton, mirror_name
 
-Layout = Literal["princeton", "bearpaw", "slim"]
+Layout = Literal["princeton", "bearpaw", "harvest"]
 PathLike = str | os.PathLike[str]
 _Step = Callable[[Tensor], Tensor]
 
 MPII_JOINTS = load_skeleton("mpii16").joints
 _POOLINGS = 4  # inside an hourglass: 64 cells down to 4 (section 3.1)
 _STEM = 64  # channels after the first convolution
+EVERYWHERE = -math.log(64 * 64)  # logit of a cell if a joint may as well be in any cell as elsewhere
+SIGMA_CELLS = 1.0  # of the Gaussian that a network is taught at a joint (section 3.3)
+PEAK = 2 * math.pi * SIGMA_CELLS**2  # makes the largest probability of that Gaussian 1
 
 
 def _conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -70,7 +76,7 @@ class StackedHourglass(nn.Module):
     """A stacked hourglass network; `build_hourglass` or `load_hourglass` makes one.
 
     Attributes:
-        layout: whose parameter names it carries; 'slim' is our own.
+        layout: whose parameter names it carries; 'harvest' is our own.
         mean_rgb: what its published weights expect to be subtracted from RGB in 0..1.
         stacks, width, blocks: hourglasses in a row, channels, residuals at each place.
         joints: names of the heat maps, in order.
@@ -112,6 +118,10 @@ class StackedHourglass(nn.Module):
                 back_features, back_score = (self.get_submodule(f"{name}.{stack}") for name in self._merge)
                 x = x + back_features(features) + back_score(scores[-1])
         return torch.stack(scores, dim=1)
+
+    def maps(self, scores: Tensor) -> Tensor:
+        """Heat maps >= 0 of what `forward` gives: of published networks as it is, negative values set to 0."""
+        return scores.clamp_min(0)
 
 
 class _PrincetonConv(nn.Module):
@@ -217,41 +227,58 @@ class BearpawHourglass(StackedHourglass):
         self.score_ = nn.ModuleList(_conv(len(joints), width, 1) for _ in between)
 
 
-class SlimHourglass(BearpawHourglass):
-    """Our own: the network under bearpaw's names but for its stem, which shrinks the picture before it widens it.
+class _LogitConv(nn.Conv2d):
+    """A convolution in float32 even where all else is computed in bfloat16, whose steps a logit of 10 would show."""
 
-    The published stems take most of the time of a narrow network.
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
+class HarvestHourglass(BearpawHourglass):
+    """Our own: hourglasses under bearpaw's names behind features of photographs, whose maps are probabilities.
+
+    A stack gives for each joint a logit per cell; with one more for "elsewhere", fixed at 0, their softmax says where
+    the joint is. Trained by cross-entropy this is an honest probability, as far as the training pictures go.
     """
 
-    layout: ClassVar[Layout] = "slim"
-    _stem = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2")
+    layout: ClassVar[Layout] = "harvest"
+    mean_rgb = (MEAN, MEAN, MEAN)
+    _stem = ("stem",)
 
     def __init__(self, stacks: int, width: int, joints: Sequence[str], blocks: int = 1) -> None:
         """Build the modules with fresh parameters."""
         super().__init__(stacks, width, joints, blocks)
-        del self.layer3
-        stem = max(width // 4, 16)
-        self.conv1, self.bn1 = _conv(3, stem, 7, stride=2), nn.BatchNorm2d(stem)
-        self.layer1 = nn.Sequential(_BearpawResidual(stem, 2 * stem))
-        self.layer2 = nn.Sequential(_BearpawResidual(2 * stem, width), _BearpawResidual(width, width))
+        del self.conv1, self.bn1, self.relu, self.layer1, self.maxpool, self.layer2, self.layer3
+        self.stem = PhotoStem(width)
+        self.score = nn.ModuleList(_LogitConv(width, len(joints), 1) for _ in range(stacks))
+        for score in cast(list[nn.Conv2d], list(self.score)):
+            nn.init.normal_(score.weight, std=1e-3)
+            nn.init.constant_(cast(Tensor, score.bias), EVERYWHERE)
+
+    def maps(self, scores: Tensor) -> Tensor:
+        """Probability of each cell, times `PEAK`, at most 1."""
+        flat = functional.pad(scores.flatten(-2), (0, 1)).softmax(-1)[..., :-1]
+        return (PEAK * flat).clamp_max(1.0).reshape(scores.shape)
 
 
 _NETWORKS: dict[str, type[StackedHourglass]] = {
     "princeton": PrincetonHourglass,
     "bearpaw": BearpawHourglass,
-    "slim": SlimHourglass,
+    "harvest": HarvestHourglass,
 }
 # What tells the layouts apart, and where each keeps the heat maps of a stack (shape: joints, width, 1, 1).
 _OWN_PARAMETER = {
     "princeton": "hgs.0.0.up1.conv1.conv.weight",
     "bearpaw": "layer3.0.conv1.weight",
-    "slim": "layer2.1.conv1.weight",
+    "harvest": "stem.bring.0.weight",
 }
 _SCORE_OF_STACK = {
     "princeton": r"outs\.\d+\.conv\.weight",
     "bearpaw": r"score\.\d+\.weight",
-    "slim": r"score\.\d+\.weight",
+    "harvest": r"score\.\d+\.weight",
 }
+_FEATURES, _BRINGS = "stem.photo.", _OWN_PARAMETER["harvest"]
 _NEEDED = "give the .pth, .pt, .tar or .safetensors weights of a princeton-vl or bearpaw stacked hourglass"
 
 
@@ -275,11 +302,16 @@ def build_hourglass(
     return _NETWORKS[layout](stacks, width, joints, blocks)
 
 
-def save_hourglass(network: StackedHourglass, path: PathLike, joints: Sequence[str] | None = None) -> None:
+def save_hourglass(
+    network: StackedHourglass, path: PathLike, joints: Sequence[str] | None = None, *, features: bool = True
+) -> None:
     """Write the weights as safetensors, with the layout and the joint names in the header; the file appears whole.
+
+    Convolutions of our own layout are kept in float16, half the size, which changes maps by less than bfloat16 does.
 
     Args:
         joints: names to write instead of `network.joints`, as many.
+        features: False leaves out the features of photographs; then those of the shipped detector are taken.
     Raises:
         UserError: another suffix than .safetensors, no such folder, or another number of names than heat maps.
     """
@@ -289,6 +321,9 @@ def save_hourglass(network: StackedHourglass, path: PathLike, joints: Sequence[s
     if len(names) != len(network.joints):
         raise UserError(f"{len(names)} joint names for {len(network.joints)} heat maps of {path}; give one for each")
     weights = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    if isinstance(network, HarvestHourglass):
+        weights = {key: value.half() if value.ndim == 4 else value for key, value in weights.items()}
+        weights = {key: value for key, value in weights.items() if features or not key.startswith(_FEATURES)}
     unfinished = path.with_name(path.name + ".partial")
     save_file(weights, unfinished, metadata={"layout": network.layout, "joints": json.dumps(names)})
     os.replace(unfinished, path)
@@ -305,10 +340,13 @@ def load_hourglass(path: PathLike) -> StackedHourglass:
         UserError: no such file, not weights, not an hourglass, or not all of one.
     """
     path = Path(path)
-    weights, joints = _read_weights(path)
+    weights, joints = read_weights(path)
     for prefix in ("model.module.", "module.", "model."):
         if all(key.startswith(prefix) for key in weights):
             weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+    if _BRINGS in weights and not any(key.startswith(_FEATURES) for key in weights):
+        shipped_weights, _ = read_weights(shipped(DETECTOR))
+        weights |= {key: value for key, value in shipped_weights.items() if key.startswith(_FEATURES)}
     network = _network_for(path, weights, joints)
     own = network.state_dict()
     # Checkpoints older than PyTorch 0.4.1 have no batch counters, and inference does not read them.
@@ -323,8 +361,12 @@ def load_hourglass(path: PathLike) -> StackedHourglass:
     return network.eval()
 
 
-def _read_weights(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Tensors by name as the file has them, and the joints it names (MPII's if it names none)."""
+def read_weights(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Tensors by name as the file has them, and the joints it names (MPII's if it names none).
+
+    Raises:
+        UserError: no such file, or not weights.
+    """
     if not path.is_file() or path.suffix not in (".pth", ".pt", ".tar", ".safetensors"):
         raise UserError(f"no weights in {path} ({'its suffix' if path.is_file() else 'no such file'}); {_NEEDED}")
     try:
@@ -358,6 +400,11 @@ def _network_for(path: Path, weights: Mapping[str, Tensor], joints: Sequence[str
     return build_hourglass(_NETWORKS[layout].layout, len(scores), width, joints, max(len(blocks), 1))
 
 
+def fast_bf16() -> bool:
+    """Whether this processor multiplies in bfloat16 by itself; elsewhere float32 is faster."""
+    return bool(torch.cpu._is_avx512_bf16_supported()) or bool(torch.cpu._is_amx_tile_supported())
+
+
 class HourglassDetector:
     """Heat maps of joints in square crops, by a stacked hourglass network.
 
@@ -370,7 +417,6 @@ class HourglassDetector:
 
     input_px = 256
     heatmap_px = 64
-    skeleton = "mpii16"
     sharpness = 1.0
 
     def __init__(self, network: StackedHourglass, fingerprint: str, *, flip_test: bool = False, bf16: bool = False):
@@ -378,7 +424,8 @@ class HourglassDetector:
 
         Args:
             flip_test: average with the maps of the mirrored crop, left and right joints exchanged by name (l_, r_).
-            bf16: compute in bfloat16, channels last: faster where the processor has it, about three digits.
+            bf16: compute in bfloat16, channels last: faster where the processor has it (`fast_bf16`), about three
+                digits.
         Raises:
             UserError: flip_test, and a joint without its other side.
         """
@@ -395,7 +442,7 @@ class HourglassDetector:
         return cls(network, hashlib.sha256(Path(path).read_bytes()).hexdigest(), flip_test=flip_test, bf16=bf16)
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Heat maps of the last stack, negative values (of the average, with flip_test) set to 0.
+        """Heat maps of the last stack; with flip_test, of the average.
 
         Args:
             crops: (B, 256, 256, 3) uint8 RGB, B may be 0.
@@ -414,7 +461,7 @@ class HourglassDetector:
             if self._mirrored is not None:
                 # Mirrored, cell x of 64 becomes cell 63 - x exactly, so that flipping back needs no shift.
                 scores = (scores + self._last_stack(images.flip(-1)).flip(-1)[:, self._mirrored]) / 2
-            return scores.clamp_min(0).cpu().numpy()
+            return self.network.maps(scores).cpu().numpy()
 
     def _last_stack(self, images: Tensor) -> Tensor:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):

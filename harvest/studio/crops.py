@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from calib.camera import Camera
 from harvest.studio.assets import Assets
+from harvest.studio.body import Pose
 from harvest.studio.effects import Effects, draw_effects
 from harvest.studio.mesh import Thing
 from harvest.studio.objects import furniture, held
@@ -33,6 +34,7 @@ SHADOW_CELLS = 256
 class Hardship:
     """Shares of crops: with somebody else beside the person, with a thing in a hand, with so many pieces of furniture
     (none, one, ...), before a photograph instead of in a room, turned by up to 60 degrees, cutting the person off.
+    companions: at most so many others. frame: smallest and largest side of a picture over the person's.
     """
 
     companion: float = 0.2
@@ -41,15 +43,19 @@ class Hardship:
     photograph: float = 0.25
     rolled: float = 0.25
     cut: float = 0.15
+    companions: int = 1
+    frame: tuple[float, float] = (1.08, 1.7)
 
 
+SCENE = Hardship(companion=0.6, photograph=0.15, rolled=0.1, companions=3, frame=(1.2, 7.0))  # for a finder of people
 EASY = Hardship(0.0, 0.0, (1.0,), 0.25, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class Crop:
     """One sample: picture (S, S, 3) uint8 RGB before `effects`; the camera whose whole picture it is; joints by set;
-    box_px (4,): left, top, right, bottom of what can be seen of the person; mask (S, S) uint8; and where it comes from.
+    others: of each other person the joints of MPII; box_px (4,): left, top, right, bottom of what can be seen of the
+    person; mask (S, S) uint8; and where it comes from.
     """
 
     index: int
@@ -57,6 +63,7 @@ class Crop:
     effects: Effects
     camera: Camera
     joints: dict[str, JointTruth]
+    others: tuple[JointTruth, ...]
     box_px: Floats
     mask: NDArray[np.uint8]
     character: str
@@ -99,8 +106,12 @@ class CropStudio:
         if rng.random() < self.hardship.holds:
             things.append(held(rng, person.body, "LR"[int(rng.integers(2))]).placed(pose.transforms[0]))
         camera = self._camera(things[0], rng)
-        if rng.random() < self.hardship.companion:
-            things.append(self._companion(other, camera, rng))
+        others: list[tuple[int, Pose]] = []  # where among the things, and how they stand
+        for _ in range(self.hardship.companions):
+            if rng.random() < self.hardship.companion:
+                posed = self._companion(other, camera, rng)
+                others.append((len(things), posed))
+                things.append(other.mesh.placed(posed.transforms[0]))
         pieces = self.hardship.furniture
         for _ in range(int(rng.choice(len(pieces), p=pieces))):
             things.append(_between(camera, rng))
@@ -114,15 +125,16 @@ class CropStudio:
             if (joints["mpii16"].visibility == VISIBLE).sum() >= LEAST_SEEN or len(things) == 1:
                 break
             things.pop()  # whatever came last stood in the way
+        near = [joint_truth(view, camera, posed, at)["mpii16"] for at, posed in others if at < len(things)]
         origin = person.id, clip.name, frame, setting.name
-        return self._record(index, view, camera, joints, draw_effects(rng), origin)
+        return self._record(index, view, camera, (joints, tuple(near)), draw_effects(rng), origin)
 
     @staticmethod
     def _record(
         index: int,
         view: View,
         camera: Camera,
-        joints: dict[str, JointTruth],
+        joints: tuple[dict[str, JointTruth], tuple[JointTruth, ...]],
         effects: Effects,
         origin: tuple[str, str, int, str],
     ) -> Crop:
@@ -131,16 +143,19 @@ class CropStudio:
         box = np.full(4, np.nan)
         if rows.size:
             box = np.array([columns[0] - 0.5, rows[0] - 0.5, columns[-1] + 0.5, rows[-1] + 0.5])
-        return Crop(index, view.picture, effects, camera, joints, box, mask, *origin)
+        own, near = joints
+        return Crop(index, view.picture, effects, camera, own, near, box, mask, *origin)
 
-    def _companion(self, other: Person, camera: Camera, rng: np.random.Generator) -> Thing:
+    def _companion(self, other: Person, camera: Camera, rng: np.random.Generator) -> Pose:
         """Somebody else beside, behind or before the person, seldom in the camera's face."""
         clip = self._clips[int(rng.integers(len(self._clips)))]
         turns, root = strike(self.assets, other, clip, rng.integers(len(clip), size=1), rng)
         towards = camera.centre_m[:2] / np.linalg.norm(camera.centre_m[:2])
         across = np.array([-towards[1], towards[0]])
+        spread = self.hardship.companions  # many stand further apart
         place = rng.uniform(-0.9, 0.4) * towards + rng.choice([-1, 1]) * rng.uniform(0.45, 1.1) * across
-        return other.mesh.placed(other.body.pose(turns, root + [*place, 0.0]).transforms[0])
+        place *= rng.uniform(1, spread) if spread > 1 else 1
+        return other.body.pose(turns, root + [*place, 0.0])
 
     def _camera(self, thing: Thing, rng: np.random.Generator) -> Camera:
         """A camera somewhere around a person, and of its picture the square in which the person stands."""
@@ -158,17 +173,20 @@ class CropStudio:
         K, dist = draw_lens(wide, FRAME_PX, rng)
         uv = Camera("whole", FRAME_PX, K, dist, R, t).project(thing.vertices[::7])
         uv = uv[np.isfinite(uv).all(axis=1)]
-        return _cut_out(K, dist, (R, t), _window(uv, rng.random() < self.hardship.cut, rng))
+        return _cut_out(K, dist, (R, t), _window(uv, rng.random() < self.hardship.cut, self.hardship.frame, rng))
 
 
-def _window(uv: Floats, cut: bool, rng: np.random.Generator) -> tuple[Floats, float]:
+def _window(uv: Floats, cut: bool, frame: tuple[float, float], rng: np.random.Generator) -> tuple[Floats, float]:
     """Middle (2,) and side in pixels of a square around points uv (N, 2); or, to `cut`, around part of them."""
     low, high = uv.min(axis=0), uv.max(axis=0)
     side, middle = float((high - low).max()), (low + high) / 2
     if cut:
         return low + (high - low) * rng.uniform(0.15, 0.85, 2), side * rng.uniform(0.45, 1.0)
-    side *= rng.uniform(1.08, 1.7)
-    return middle + rng.uniform(-0.12, 0.12, 2) * side, side
+    if frame[1] <= 2:
+        larger = rng.uniform(*frame)
+        return middle + rng.uniform(-0.12, 0.12, 2) * side * larger, side * larger
+    larger = float(np.exp(rng.uniform(*np.log(frame))))
+    return middle + rng.uniform(-0.5, 0.5, 2) * side * (larger - 0.9), side * larger
 
 
 def _cut_out(K: Floats, dist: Floats, place: tuple[Floats, Floats], window: tuple[Floats, float]) -> Camera:

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from harvest.detect2d.blazepose import BlazePosePersonFinder
 from harvest.detect2d.box_files import read_box_file
 from harvest.detect2d.candidates import PersonCandidates, no_candidates
-from harvest.detect2d.detectors import PersonFinder
+from harvest.detect2d.detectors import make_finder
 from harvest.detect2d.keypoints import Keypoints, read_keypoints
 from harvest.detect2d.locate import Agreement, agreements, follow_person, person_of_keypoints, spheres, upright_crop
 from harvest.errors import UserError
@@ -33,7 +32,7 @@ def locate(capture: Capture, settings: LocateSettings, detect: DetectSettings, b
         places = np.arange(len(capture.frames))
         candidates = [candidates_of_keypoints(capture, keypoints, int(frame)) for frame in capture.frames]
     else:
-        places, candidates = find_people(capture, settings)
+        places, candidates = find_people(capture, settings, finder_of(settings, detect))
     path = agree(capture, places, candidates)
     if not any(path):
         raise UserError(
@@ -54,9 +53,16 @@ def agree(capture: Capture, places: np.ndarray, candidates: list[list[PersonCand
     return follow_person(capture.times_s[places], agreed, capture.rig.focus_m())
 
 
-def find_people(capture: Capture, settings: LocateSettings) -> tuple[np.ndarray, list[list[PersonCandidates]]]:
+def finder_of(settings: LocateSettings, detect: DetectSettings) -> str:
+    """The name of the finder of people: as set, else BlazePose's for BlazePose, else our own."""
+    return settings.finder or ("blazepose" if detect.detector == "blazepose" else "hourglass")
+
+
+def find_people(
+    capture: Capture, settings: LocateSettings, name: str
+) -> tuple[np.ndarray, list[list[PersonCandidates]]]:
     """Places in the frame list that were looked at, and what each view shows there."""
-    finder: PersonFinder = BlazePosePersonFinder(min_score=settings.min_score)
+    finder = make_finder(name, settings.weights, settings.min_score)
     last, places = -np.inf, []
     for place, time_s in enumerate(capture.times_s):
         if time_s - last >= settings.every_s - 1e-9 or place == len(capture.frames) - 1:

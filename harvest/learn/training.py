@@ -1,4 +1,4 @@
-"""Training of a stacked hourglass on crops: intermediate supervision, a running mean of its weights, exact resume."""
+"""Training of our hourglass on pictures: intermediate supervision, a running mean of its weights, exact resume."""
 
 from __future__ import annotations
 
@@ -8,20 +8,28 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from harvest.detect2d.hourglass import StackedHourglass, build_hourglass, save_hourglass
+from harvest.detect2d.features import PUBLISHED_KEY
+from harvest.detect2d.hourglass import (
+    HarvestHourglass,
+    load_hourglass,
+    read_weights,
+    save_hourglass,
+)
 from harvest.errors import UserError
-from harvest.learn.samples import CELLS, CROP_PX, Place, augment, find_samples, heat_maps, read_sample
-from harvest.skeleton import load_skeleton
+from harvest.learn.samples import Place, find_samples
+from harvest.memory import keep_memory
 
+Samplings = tuple[Path, Path | None]  # folders to learn from, and to measure on
 WEIGHTS, CHECKPOINT, CURVE = "hourglass.safetensors", "checkpoint.pt", "curve.csv"
 
 
@@ -29,18 +37,19 @@ WEIGHTS, CHECKPOINT, CURVE = "hourglass.safetensors", "checkpoint.pt", "curve.cs
 class TrainSettings:
     """How a detector is trained.
 
-    stacks, width: of the hourglass. steps: batches. rate: of AdamW at its height, reached after `warm` steps and going
-    down as a cosine. ema: share that the running mean of the weights keeps each step. bf16: compute in bfloat16.
-    checkpoint_s: seconds between checkpoints. validate: crops of the validation set looked at each time.
+    start: weights to begin with, of an earlier training or of the features alone. stacks, width: of the hourglass.
+    steps: batches. rate: of AdamW at its height, reached after `warm` steps and going down as a cosine. ema: share that
+    the running mean of the weights keeps each step. bf16: compute in bfloat16. checkpoint_s: seconds between
+    checkpoints. validate: pictures of the validation set looked at each time.
     """
 
-    joint_set: str = "mpii16"
+    start: str
     stacks: int = 2
-    width: int = 128
-    steps: int = 50_000
-    batch: int = 16
+    width: int = 96
+    steps: int = 30_000
+    batch: int = 32
     rate: float = 1e-3
-    warm: int = 500
+    warm: int = 300
     decay: float = 1e-4
     ema: float = 0.999
     bf16: bool = True
@@ -50,12 +59,38 @@ class TrainSettings:
     validate_every: int = 500
 
 
+class Task(Protocol):
+    """What a network is trained for.
+
+    maps: names of the network's maps. measures: what `measure` gives, for the curve.
+    """
+
+    maps: tuple[str, ...]
+    measures: tuple[str, str]
+
+    def prepare(self, network: HarvestHourglass) -> None:
+        """Set what a fresh network should begin with."""
+        ...
+
+    def sample(self, place: Place, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """A picture (256, 256, 3) after a random augmentation, and what is true of it, of one shape for all."""
+        ...
+
+    def loss(self, scores: Tensor, truth: Tensor) -> Tensor:
+        """(S,) how wrong the scores (B, S, J, 64, 64) of each stack are, given the truths (B, ...)."""
+        ...
+
+    def measure(self, network: HarvestHourglass, places: list[Place], bf16: bool) -> tuple[float, float]:
+        """How good a network is on pictures that it was not trained on."""
+        ...
+
+
 class Samples(Dataset[tuple[Tensor, Tensor]]):
     """Sample k of the endless, shuffled and augmented sequence of a seed; the same whoever asks for it."""
 
-    def __init__(self, places: list[Place], settings: TrainSettings, first: int) -> None:
+    def __init__(self, task: Task, places: list[Place], settings: TrainSettings, first: int) -> None:
         """Take all samples, and the number of the first one that will be asked for."""
-        self._places, self._settings, self._first = places, settings, first
+        self._task, self._places, self._settings, self._first = task, places, settings, first
         self._order: tuple[int, NDArray[np.int64]] = -1, np.empty(0, np.int64)
 
     def __len__(self) -> int:
@@ -63,37 +98,37 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         return self._settings.steps * self._settings.batch - self._first
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Picture (3, 256, 256) uint8 and heat maps (J, 64, 64) float32."""
+        """Picture (3, 256, 256) uint8 and its truth."""
         number = index + self._first
         epoch, row = divmod(number, len(self._places))
         if self._order[0] != epoch:
             self._order = epoch, np.random.default_rng([self._settings.seed, epoch]).permutation(len(self._places))
-        picture, uv, _ = read_sample(self._places[self._order[1][row]], self._settings.joint_set)
         rng = np.random.default_rng([self._settings.seed, number])
-        picture, uv = augment(picture, uv, self._settings.joint_set, rng)
-        return torch.from_numpy(picture.transpose(2, 0, 1).copy()), torch.from_numpy(heat_maps(uv))
+        picture, truth = self._task.sample(self._places[self._order[1][row]], rng)
+        return torch.from_numpy(picture.transpose(2, 0, 1).copy()), torch.from_numpy(truth)
 
 
 class Training:
     """A training in a folder: begins anew, or goes on where a checkpoint of the same settings stands."""
 
-    def __init__(self, crops: Path, validation: Path | None, out: Path, settings: TrainSettings) -> None:
-        """Find the samples, build or load the network.
+    def __init__(self, task: Task, samples: Samplings, out: Path, settings: TrainSettings) -> None:
+        """Find the samples, those to learn from and those to measure on, and build or load the network.
 
         Raises:
             UserError: no samples, or a checkpoint of other settings.
         """
-        self.settings, self.out = settings, out
-        self._places = find_samples(crops)
-        self._validation = find_samples(validation)[: settings.validate] if validation else []
+        self.task, self.settings, self.out = task, settings, out
+        self._places = find_samples(samples[0])
+        self._validation = find_samples(samples[1])[: settings.validate] if samples[1] else []
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(settings.seed)
-        joints = load_skeleton(settings.joint_set).joints
-        self.network = build_hourglass("slim", settings.stacks, settings.width, joints).to(self.device)
+        self.network = begin(task, settings).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        _begin_empty(self.network)
         self.mean = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), settings.rate, weight_decay=settings.decay)
+        self._learnt = {key for key, value in self.network.named_parameters() if not value.requires_grad}
+        self._learnt = self.mean.keys() - self._learnt
+        learning = [value for value in self.network.parameters() if value.requires_grad]
+        self.optimizer = torch.optim.AdamW(learning, settings.rate, weight_decay=settings.decay)
         self.step, self.seconds = 0, 0.0
         out.mkdir(parents=True, exist_ok=True)
         self._resume()
@@ -104,13 +139,10 @@ class Training:
             return
         stored = torch.load(path, map_location=self.device, weights_only=True)
         free = ("steps", "checkpoint_s", "validate", "validate_every")  # may change without a new beginning
-        before = {key: value for key, value in stored["settings"].items() if key not in free}
-        now = {key: value for key, value in asdict(self.settings).items() if key not in free}
-        if before != now:
-            changed = ", ".join(
-                f"{key} {before.get(key)} (now {now[key]})" for key in now if before.get(key) != now[key]
-            )
-            raise UserError(f"{self.out} holds a training with {changed}; give another --out, or the same to go on")
+        before, now = asdict(TrainSettings("")) | stored["settings"], asdict(self.settings)
+        if changed := [key for key in now if key not in free and before[key] != now[key]]:
+            changes = ", ".join(f"{key} {before[key]} (now {now[key]})" for key in changed)
+            raise UserError(f"{self.out} holds a training with {changes}; give another --out, or the same to go on")
         self.network.load_state_dict(stored["network"])
         self.optimizer.load_state_dict(stored["optimizer"])
         self.mean, self.step, self.seconds = stored["mean"], stored["step"], stored["seconds"]
@@ -119,11 +151,12 @@ class Training:
         """Train to the last step, or for so many seconds; weights, checkpoint and curve are written on the way."""
         begin = saved = time.monotonic()
         bar = tqdm(total=self.settings.steps, initial=self.step, desc="train", unit="batch")
-        for images, targets in self._batches():
-            loss = self._learn(images, targets)
+        keep_memory()
+        for images, truth in self._batches():
+            loss = self._learn(images, truth)
             self.step += 1
             bar.update()
-            bar.set_postfix(loss=f"{loss:.2e}", refresh=False)
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             now = time.monotonic()
             if self._validation and self.step % self.settings.validate_every == 0:
                 self._note(loss)
@@ -138,7 +171,7 @@ class Training:
         self.save()
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        samples = Samples(self._places, self.settings, self.step * self.settings.batch)
+        samples = Samples(self.task, self._places, self.settings, self.step * self.settings.batch)
         if len(samples) <= 0:
             return
         # Spawned, not forked: OpenCV's threads do not survive a fork.
@@ -151,31 +184,31 @@ class Training:
             multiprocessing_context="spawn",
         )
 
-    def _learn(self, images: Tensor, targets: Tensor) -> float:
+    def _learn(self, images: Tensor, truth: Tensor) -> float:
         """One step; gives the loss of the last stack."""
         s = self.settings
         for group in self.optimizer.param_groups:
             group["lr"] = s.rate * min(1.0, (self.step + 1) / s.warm, 0.02 + _cosine(self.step / s.steps))
         self.network.train()
-        scores = self._scores(images)
-        errors = ((scores - targets.to(self.device)[:, None]) ** 2).mean(dim=(0, 2, 3, 4))
+        errors = self.task.loss(self._scores(images), truth.to(self.device))
         self.optimizer.zero_grad(set_to_none=True)
-        (errors.sum() * CELLS).backward()  # so that gradients do not get lost below AdamW's epsilon
+        errors.sum().backward()
         self.optimizer.step()
         with torch.no_grad():
             keep = min(s.ema, (self.step + 1) / (self.step + 10))
-            for key, value in self.network.state_dict().items():
-                if value.dtype.is_floating_point:
-                    self.mean[key].lerp_(value, 1 - keep)
+            now = self.network.state_dict()
+            for key in self._learnt:
+                if now[key].dtype.is_floating_point:
+                    self.mean[key].lerp_(now[key], 1 - keep)
                 else:
-                    self.mean[key].copy_(value)
+                    self.mean[key].copy_(now[key])
         return float(errors[-1].detach())
 
-    def _scores(self, images: Tensor, network: nn.Module | None = None) -> Tensor:
-        mean_rgb = torch.tensor(self.network.mean_rgb, device=self.device)
-        x = (images.to(self.device).permute(0, 2, 3, 1) / 255 - mean_rgb).permute(0, 3, 1, 2)
+    def _scores(self, images: Tensor) -> Tensor:
+        mean_rgb = torch.tensor(self.network.mean_rgb, device=self.device)[:, None, None]
+        x = (images.to(self.device) / 255 - mean_rgb).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
-            return (network or self.network)(x.contiguous(memory_format=torch.channels_last)).float()
+            return self.network(x)
 
     def save(self) -> None:
         """Write the checkpoint, and the running mean as weights that `harvest run --weights` takes."""
@@ -192,31 +225,47 @@ class Training:
         os.replace(partial, self.out / CHECKPOINT)
         save_hourglass(self._averaged(), self.out / WEIGHTS)
 
-    def _averaged(self) -> StackedHourglass:
-        network = build_hourglass("slim", self.settings.stacks, self.settings.width, self.network.joints)
+    def _averaged(self) -> HarvestHourglass:
+        network = HarvestHourglass(self.settings.stacks, self.settings.width, self.network.joints)
         network.load_state_dict({key: value.cpu() for key, value in self.mean.items()})
         return network.eval()
 
     def _note(self, loss: float) -> None:
-        """Append a line to the curve: step, hours, loss, PCKh of the running mean's weights on the validation crops."""
-        near, far = pckh(self._averaged(), self._validation, self.settings)
+        """Append a line to the curve: step, hours, loss, how good the running mean is on the validation set."""
+        measured = self.task.measure(self._averaged(), self._validation, self.settings.bf16)
         path = self.out / CURVE
         new = not path.is_file()
         with path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             if new:
-                writer.writerow(["step", "hours", "loss", "pckh_0.2", "pckh_0.5"])
-            writer.writerow([self.step, f"{self.seconds / 3600:.3f}", f"{loss:.4e}", f"{near:.4f}", f"{far:.4f}"])
+                writer.writerow(["step", "hours", "loss", *self.task.measures])
+            numbers = [f"{self.seconds / 3600:.3f}", *(f"{value:.4f}" for value in (loss, *measured))]
+            writer.writerow([self.step, *numbers])
         draw_curve(path, path.with_suffix(".png"))
 
 
-def _begin_empty(network: StackedHourglass) -> None:
-    """Let a fresh network answer with nearly empty maps, as most cells are; else it first has to forget its noise."""
-    for stack in range(network.stacks):
-        score = network.get_submodule(f"score.{stack}")
-        assert isinstance(score, nn.Conv2d) and score.bias is not None
-        nn.init.normal_(score.weight, std=1e-3)
-        nn.init.zeros_(score.bias)
+def begin(task: Task, settings: TrainSettings) -> HarvestHourglass:
+    """A network to train: of `start` what fits, all else fresh.
+
+    A start of fewer stacks gives its stacks; new ones begin with maps that say nothing.
+
+    Raises:
+        UserError: `start` is no weights file, neither of our hourglass nor of EfficientNet-Lite0.
+    """
+    network = HarvestHourglass(settings.stacks, settings.width, task.maps)
+    task.prepare(network)
+    weights, _ = read_weights(Path(settings.start))
+    if PUBLISHED_KEY in weights:
+        network.stem.photo.load_published(weights)
+        return network
+    given = load_hourglass(settings.start).state_dict()
+    own = network.state_dict()
+    if not isinstance(load_hourglass(settings.start), HarvestHourglass):
+        raise UserError(f"{settings.start} is another kind of hourglass; start from one that `harvest train` made")
+    network.load_state_dict(
+        own | {key: value for key, value in given.items() if key in own and own[key].shape == value.shape}
+    )
+    return network
 
 
 def _one_thread(_: int) -> None:
@@ -229,27 +278,6 @@ def _cosine(share: float) -> float:
     return 0.5 + 0.5 * float(np.cos(np.pi * min(share, 1.0)))
 
 
-def pckh(network: nn.Module, places: list[Place], settings: TrainSettings) -> tuple[float, float]:
-    """Shares of joints inside the picture that are found within 0.2 and 0.5 of the way from upper neck to head top."""
-    joints = load_skeleton(settings.joint_set).joints
-    right, total = np.zeros(2), 0
-    for first in range(0, len(places), 32):
-        loaded = [read_sample(place, settings.joint_set) for place in places[first : first + 32]]
-        images = torch.from_numpy(np.stack([picture for picture, _, _ in loaded]))
-        mean_rgb = torch.tensor(getattr(network, "mean_rgb", (0.0, 0.0, 0.0)))
-        x = (images / 255 - mean_rgb).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
-            maps = network(x)[:, -1].float().numpy()
-        flat = maps.reshape(*maps.shape[:2], -1).argmax(-1)
-        found = np.stack([flat % CELLS, flat // CELLS], -1) * (CROP_PX / CELLS) + 1.5
-        for place, (_, uv, visibility) in zip(found, loaded, strict=True):
-            head = np.linalg.norm(uv[joints.index("head_top")] - uv[joints.index("upper_neck")])
-            error = np.linalg.norm(place - uv, axis=1)[visibility > 0]
-            right += [(error < share * head).sum() for share in (0.2, 0.5)]
-            total += error.size
-    return float(right[0] / max(total, 1)), float(right[1] / max(total, 1))
-
-
 def draw_curve(table: Path, out: Path) -> None:
     """A picture of a training's curve.csv."""
     from matplotlib.figure import Figure
@@ -259,9 +287,9 @@ def draw_curve(table: Path, out: Path) -> None:
     figure = Figure(figsize=(8, 4), layout="constrained")
     shares, losses = figure.subplots(1, 2)
     step = [row["step"] for row in rows]
-    for name in ("pckh_0.5", "pckh_0.2"):
+    for name in [name for name in rows[0] if name not in ("step", "hours", "loss")]:
         shares.plot(step, [row[name] for row in rows], label=name)
-    shares.set(xlabel="batches", ylabel="share of joints", ylim=(0, 1))
+    shares.set(xlabel="batches", ylabel="share", ylim=(0, 1))
     shares.legend()
     losses.semilogy(step, [row["loss"] for row in rows])
     losses.set(xlabel="batches", ylabel="loss of the last stack")

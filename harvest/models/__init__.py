@@ -1,0 +1,1 @@
+"""Our own weights; docs/hourglass.md says where they come from."""
