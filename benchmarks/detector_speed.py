@@ -1,6 +1,6 @@
 """Crops a second of our hourglass on the CPU: as it ships against plain float32, one crop and sixteen at a time.
 
-Plain: float32, the C library's memory as it is by default, in a process of its own. The ways are run one after the other in
+Plain: float32, the C library's memory as it is by default. Each way runs in a process of its own, one after the other in
 turns, so that a machine that is busy now and then slows all of them.
 
     python benchmarks/detector_speed.py --weights hourglass.safetensors

@@ -130,9 +130,11 @@ def draw(person: Labelled, points: Floats, score: float) -> NDArray[np.uint8]:
     """One crop: right limbs orange, left ones blue; labels as white dots."""
     tile = person.crop.copy()
     to_crop = np.linalg.inv(np.vstack([image_from_pixels(person.square, TILE), [0, 0, 1]]))[:2]
-    at: Callable[[Floats], tuple[int, int]] = lambda uv: tuple(
-        np.round(to_crop[:, :2] @ uv + to_crop[:, 2]).astype(int)
-    )
+
+    def at(uv: Floats) -> tuple[int, int]:
+        u, v = np.round(to_crop[:, :2] @ uv + to_crop[:, 2]).astype(int)
+        return int(u), int(v)
+
     for side, colour in (("r", (255, 140, 0)), ("l", (40, 120, 255))):
         for bone in BONES:
             a, b = (points[JOINTS.index(f"{side}_{joint}")] for joint in bone.split())

@@ -1,4 +1,4 @@
-"""The commands that train: `harvest train detector`, `harvest train people`."""
+"""The commands that train: `harvest train detector`, `harvest train people`, `harvest train crops`."""
 
 from __future__ import annotations
 
@@ -32,6 +32,10 @@ def train_detector(  # noqa: PLR0913 - one parameter an option
     start: StartOption,
     out: OutOption,
     validation: ValidationOption = None,
+    more: Annotated[
+        Path | None, typer.Option("--more", help="A second folder, such as `harvest train crops` makes.")
+    ] = None,
+    share: Annotated[float, typer.Option("--share", min=0.0, max=1.0, help="Of samples from the second folder.")] = 0.2,
     stacks: Annotated[int, typer.Option("--stacks", min=1, max=8, help="Hourglasses in a row.")] = 2,
     width: Annotated[int, typer.Option("--width", min=8, help="Channels.")] = 96,
     steps: StepsOption = 30_000,
@@ -42,10 +46,10 @@ def train_detector(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Train a stacked hourglass to find joints in crops; `harvest run --weights` takes what comes out."""
     from harvest.learn.joints_task import JointsTask
-    from harvest.learn.training import WEIGHTS, Training, TrainSettings
+    from harvest.learn.training import WEIGHTS, Folders, Training, TrainSettings
 
-    settings = TrainSettings(str(start), stacks=stacks, width=width, steps=steps, batch=batch, rate=rate, seed=seed)
-    Training(JointsTask(), (crops, validation), out, settings).run(_seconds(hours))
+    settings = TrainSettings(str(start), stacks, width, steps, batch, rate, seed=seed, share=share)
+    Training(JointsTask(), Folders(crops, validation, more), out, settings).run(_seconds(hours))
     typer.echo(f"done: {out / WEIGHTS}")
 
 
@@ -67,11 +71,23 @@ def train_people(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Train an hourglass of one stack to find people in wide pictures, for `locate: {weights: FILE}` in settings."""
     from harvest.learn.people_task import PeopleTask
-    from harvest.learn.training import WEIGHTS, Training, TrainSettings
+    from harvest.learn.training import WEIGHTS, Folders, Training, TrainSettings
 
     settings = TrainSettings(str(start), stacks=1, width=width, steps=steps, batch=batch, rate=rate, seed=seed)
-    Training(PeopleTask(), (scenes, validation), out, settings).run(_seconds(hours))
+    Training(PeopleTask(), Folders(scenes, validation), out, settings).run(_seconds(hours))
     typer.echo(f"done: {out / WEIGHTS}")
+
+
+@train_app.command("crops", epilog="Example: harvest train crops --run runs/01 --videos takes/01 --out sets/mine")
+def train_crops(
+    run: Annotated[Path, typer.Option("--run", help="Folder of a finished run.")],
+    videos: Annotated[Path, typer.Option("--videos", help="The videos of that run.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to fill.")],
+) -> None:
+    """Cut the person out of a run's videos, with the joints that the run kept, to train a detector on."""
+    from pipelines.harvested_crops import crops_of_run
+
+    typer.echo(crops_of_run(run, videos, out))
 
 
 def _seconds(hours: float | None) -> float:

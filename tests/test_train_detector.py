@@ -16,7 +16,7 @@ from harvest.errors import UserError
 from harvest.learn.joints_task import JointsTask, pckh
 from harvest.learn.map_loss import map_loss, target_maps
 from harvest.learn.samples import augment, augmentation, find_samples, read_sample
-from harvest.learn.training import CHECKPOINT, CURVE, WEIGHTS, Training, TrainSettings, begin
+from harvest.learn.training import CHECKPOINT, CURVE, WEIGHTS, Folders, Samples, Training, TrainSettings, begin
 from harvest.skeleton import load_skeleton
 
 SKELETON = load_skeleton("mpii16")
@@ -163,7 +163,7 @@ def tiny(start, **changes):
 def test_a_small_net_learns_and_a_run_can_use_it(crops, start, tmp_path):
     torch.set_num_threads(1)
     settings = tiny(start, steps=24, rate=1e-2, ema=0.9, validate_every=60)
-    training = Training(TASK, (crops, crops), tmp_path / "t", settings)
+    training = Training(TASK, Folders(crops, crops), tmp_path / "t", settings)
     samples = [TASK.sample(place, np.random.default_rng(0)) for place in find_samples(crops)[:3]]
     images = torch.from_numpy(np.stack([picture.transpose(2, 0, 1) for picture, _ in samples]))
     truth = torch.from_numpy(np.stack([uv for _, uv in samples]))
@@ -184,16 +184,16 @@ def test_a_small_net_learns_and_a_run_can_use_it(crops, start, tmp_path):
 
 def test_a_stopped_training_goes_on_to_the_same_weights(crops, start, tmp_path):
     torch.set_num_threads(1)
-    whole = Training(TASK, (crops, crops), tmp_path / "whole", tiny(start))
+    whole = Training(TASK, Folders(crops, crops), tmp_path / "whole", tiny(start))
     whole.run()
-    half = Training(TASK, (crops, crops), tmp_path / "half", tiny(start))
+    half = Training(TASK, Folders(crops, crops), tmp_path / "half", tiny(start))
     for images, truth in half._batches():
         half._learn(images, truth)
         half.step += 1
         if half.step == 4:
             break
     half.save()
-    rest = Training(TASK, (crops, crops), tmp_path / "half", tiny(start))
+    rest = Training(TASK, Folders(crops, crops), tmp_path / "half", tiny(start))
     assert rest.step == 4
     rest.run()
     for key, value in whole.network.state_dict().items():
@@ -202,9 +202,23 @@ def test_a_stopped_training_goes_on_to_the_same_weights(crops, start, tmp_path):
     assert (tmp_path / "whole" / CURVE).read_text().count("\n") == 3
     assert (tmp_path / "whole" / "curve.png").stat().st_size > 5000
     with pytest.raises(UserError, match=r"width 16 \(now 24\)"):
-        Training(TASK, (crops, None), tmp_path / "half", tiny(start, width=24))
-    assert Training(TASK, (crops, None), tmp_path / "half", tiny(start, steps=99)).step == 8
+        Training(TASK, Folders(crops, None), tmp_path / "half", tiny(start, width=24))
+    assert Training(TASK, Folders(crops, None), tmp_path / "half", tiny(start, steps=99)).step == 8
     assert (tmp_path / "half" / CHECKPOINT).is_file()
+
+
+def test_a_second_folder_gives_its_share_of_the_samples(crops):
+    places = find_samples(crops)
+    task = type("Names", (), {"sample": lambda self, place, rng: (np.zeros((4, 4, 3), np.uint8), place)})()
+    settings = dataclasses.replace(TINY, steps=500, share=0.3)
+    drawn = []
+    for more in ([], places[:1]):
+        samples = Samples(task, (places[1:], more), settings, 0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "from_numpy", lambda value: value)
+            drawn.append([samples[index][1] for index in range(1000)])
+    assert places[0] not in drawn[0] and set(drawn[0]) == set(places[1:])
+    assert 0.25 < np.mean([place == places[0] for place in drawn[1]]) < 0.35
 
 
 def test_a_training_begins_with_what_fits_of_other_weights(start, tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harvest.detect2d.detectors import Detector
 from harvest.detect2d.hourglass import HarvestHourglass, HourglassDetector
 from harvest.learn.map_loss import map_loss
 from harvest.learn.samples import Place, augment, read_sample
@@ -43,7 +44,7 @@ class JointsTask:
         return near, far
 
 
-def pckh(detector: HourglassDetector, places: list[Place]) -> NDArray[np.float64]:
+def pckh(detector: Detector, places: list[Place]) -> NDArray[np.float64]:
     """(2, J) shares of the joints inside the picture found within 0.2 and 0.5 of the way from neck to head top.
 
     Source: Andriluka et al. 2014 (PCKh); their head size, 0.6 of the diagonal of a box round it, is about this long.
@@ -63,7 +64,7 @@ def pckh(detector: HourglassDetector, places: list[Place]) -> NDArray[np.float64
         return right / total
 
 
-def peaks_in_crops(detector: HourglassDetector, crops: NDArray[np.uint8]) -> NDArray[np.float64]:
+def peaks_in_crops(detector: Detector, crops: NDArray[np.uint8]) -> NDArray[np.float64]:
     """(B, J, 2) pixels of crops (B, S, S, 3) where each joint's map is highest."""
     affine = np.tile(detector.crop_from_heatmap, (len(crops), 1, 1, 1))
     maps = Heatmaps(np.arange(len(crops)), ("crop",), detector.joints, detector(crops)[:, None], affine)

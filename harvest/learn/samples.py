@@ -68,21 +68,26 @@ def read_files(place: Place) -> tuple[NDArray[np.uint8], bytes]:
 def read_sample(place: Place, joints: Sequence[str]) -> tuple[NDArray[np.uint8], Floats, NDArray[np.int8]]:
     """Picture (256, 256, 3) RGB, joints uv (J, 2) in its pixels, NaN where unknown, and their visibility (J,).
 
-    A joint is taken from the first set of the label that has it, in the order of `LABEL_SETS`.
+    A joint is taken from the first set of the label that has it, in the order of `LABEL_SETS`; a set that is none of
+    them brings its own names.
     """
     found, label = read_files(place)
     sets = json.loads(label)["joints"]
     uv, visibility = np.full((len(joints), 2), np.nan), np.zeros(len(joints), np.int8)
-    for index, (name, row) in enumerate(_rows(tuple(joints), tuple(sets))):
+    names = tuple((name, tuple(sets[name]["names"]) if "names" in sets[name] else None) for name in sets)
+    for index, (name, row) in enumerate(_rows(tuple(joints), names)):
         if name and sets[name]["uv_px"][row] is not None:
             uv[index], visibility[index] = sets[name]["uv_px"][row], sets[name]["visibility"][row]
     return found, uv, visibility
 
 
 @cache
-def _rows(joints: tuple[str, ...], among: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+def _rows(
+    joints: tuple[str, ...], given: tuple[tuple[str, tuple[str, ...] | None], ...]
+) -> tuple[tuple[str, int], ...]:
     """For each joint the set that gives it, and its row there; ("", 0) if none does."""
-    sets = {name: load_skeleton(name).joints for name in LABEL_SETS if name in among}
+    own = {name: names for name, names in given if names is not None}
+    sets = {name: load_skeleton(name).joints for name in LABEL_SETS if (name, None) in given} | own
     found = [next((name for name, those in sets.items() if joint in those), "") for joint in joints]
     return tuple((name, sets[name].index(joint) if name else 0) for joint, name in zip(joints, found, strict=True))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -29,7 +29,6 @@ from harvest.errors import UserError
 from harvest.learn.samples import Place, find_samples
 from harvest.memory import keep_memory
 
-Samplings = tuple[Path, Path | None]  # folders to learn from, and to measure on
 WEIGHTS, CHECKPOINT, CURVE = "hourglass.safetensors", "checkpoint.pt", "curve.csv"
 
 
@@ -40,7 +39,7 @@ class TrainSettings:
     start: weights to begin with, of an earlier training or of the features alone. stacks, width: of the hourglass.
     steps: batches. rate: of AdamW at its height, reached after `warm` steps and going down as a cosine. ema: share that
     the running mean of the weights keeps each step. bf16: compute in bfloat16. checkpoint_s: seconds between
-    checkpoints. validate: pictures of the validation set looked at each time.
+    checkpoints. validate: pictures of the validation set looked at each time. share: of samples from the second folder.
     """
 
     start: str
@@ -57,6 +56,7 @@ class TrainSettings:
     checkpoint_s: float = 180.0
     validate: int = 512
     validate_every: int = 500
+    share: float = 0.2
 
 
 class Task(Protocol):
@@ -85,12 +85,22 @@ class Task(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Folders:
+    """Folders of pictures: to learn from, to measure on, and a second one to learn from, as often as settings say."""
+
+    learn: Path
+    measure: Path | None = None
+    more: Path | None = None
+
+
 class Samples(Dataset[tuple[Tensor, Tensor]]):
     """Sample k of the endless, shuffled and augmented sequence of a seed; the same whoever asks for it."""
 
-    def __init__(self, task: Task, places: list[Place], settings: TrainSettings, first: int) -> None:
-        """Take all samples, and the number of the first one that will be asked for."""
-        self._task, self._places, self._settings, self._first = task, places, settings, first
+    def __init__(self, task: Task, places: Sequence[list[Place]], settings: TrainSettings, first: int) -> None:
+        """Take the samples of both folders, and the number of the first one that will be asked for."""
+        self._task, self._settings, self._first = task, settings, first
+        self._places, self._more = places
         self._order: tuple[int, NDArray[np.int64]] = -1, np.empty(0, np.int64)
 
     def __len__(self) -> int:
@@ -104,22 +114,25 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         if self._order[0] != epoch:
             self._order = epoch, np.random.default_rng([self._settings.seed, epoch]).permutation(len(self._places))
         rng = np.random.default_rng([self._settings.seed, number])
-        picture, truth = self._task.sample(self._places[self._order[1][row]], rng)
+        place = self._places[self._order[1][row]]
+        if self._more and rng.random() < self._settings.share:
+            place = self._more[int(rng.integers(len(self._more)))]
+        picture, truth = self._task.sample(place, rng)
         return torch.from_numpy(picture.transpose(2, 0, 1).copy()), torch.from_numpy(truth)
 
 
 class Training:
     """A training in a folder: begins anew, or goes on where a checkpoint of the same settings stands."""
 
-    def __init__(self, task: Task, samples: Samplings, out: Path, settings: TrainSettings) -> None:
-        """Find the samples, those to learn from and those to measure on, and build or load the network.
+    def __init__(self, task: Task, folders: Folders, out: Path, settings: TrainSettings) -> None:
+        """Find the samples, build or load the network.
 
         Raises:
             UserError: no samples, or a checkpoint of other settings.
         """
         self.task, self.settings, self.out = task, settings, out
-        self._places = find_samples(samples[0])
-        self._validation = find_samples(samples[1])[: settings.validate] if samples[1] else []
+        self._places = find_samples(folders.learn), find_samples(folders.more) if folders.more else []
+        self._validation = find_samples(folders.measure)[: settings.validate] if folders.measure else []
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(settings.seed)
         self.network = begin(task, settings).to(self.device)
