@@ -1,6 +1,6 @@
 """Crops a second of our hourglass on the CPU: as it ships against plain float32, one crop and sixteen at a time.
 
-Plain: float32, the C library's memory as it is by default. Each way runs in a process of its own, one after the other in
+Plain: float32, the C library's memory as it is by default. Each way has a process of its own, one after the other, in
 turns, so that a machine that is busy now and then slows all of them.
 
     python benchmarks/detector_speed.py --weights hourglass.safetensors
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harvest.detect2d.hourglass import HourglassDetector
+from harvest.detect2d.hourglass_detector import HourglassDetector
 from harvest.detect2d.weights import DETECTOR, shipped
 from harvest.memory import keep_memory
 

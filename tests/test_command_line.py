@@ -12,7 +12,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from harvest.store.tables import read_columns, read_poses, read_selection
+from harvest.learn.samples import find_samples, read_sample
+from harvest.store.tables import read_boxes, read_columns, read_poses, read_selection
 from pipelines.run_folder import FILES
 
 FAST = "reconstruct: {voxels: 24, tolerance: 0.05, floor: 1.0e-3}\nreport: {frames_shown: 2}\n"
@@ -219,3 +220,28 @@ def test_every_command_shows_an_example_in_its_help(harvest_command):
     for command in (["run"], ["plan"], ["doctor"], ["demo"], ["rig", "import"], ["rig", "check"], ["rig", "refine"]):
         result = harvest_command(*command, "--help")
         assert result.returncode == 0 and "Example: harvest " + " ".join(command) in result.stdout.replace("\n", " ")
+
+
+def test_training_crops_come_out_of_a_run_with_the_joints_that_it_kept(finished, harvest_command, options, tmp_path):
+    finished, _ = finished
+    videos = options[options.index("--videos") + 1]
+    result = harvest_command("train", "crops", "--run", finished, "--videos", videos, "--out", tmp_path / "crops")
+    assert result.returncode == 0, result.stderr
+    labels, boxes = np.load(finished / "50_labels" / "labels.npz"), read_boxes(finished / "10_boxes.parquet")
+    places = find_samples(tmp_path / "crops")
+    assert len(places) == len(labels["frame"]) and f"{len(places)} crops" in result.stdout
+    order = np.lexsort([np.arange(len(places)), labels["frame"]])
+    names = tuple(labels["joints"].tolist())
+    for place, row in list(zip(places, order, strict=True))[::5]:
+        picture, uv, visibility = read_sample(place, names)
+        view = boxes.views.index(str(labels["view"][row]))
+        affine = boxes.image_from_crop[boxes.frames.tolist().index(labels["frame"][row]), view]
+        in_picture = (uv + 0.5) / 256 @ affine[:, :2].T + affine[:, 2]
+        kept = labels["visibility"][row] > 0
+        np.testing.assert_allclose(in_picture[kept], labels["uv_px"][row][kept], atol=0.01)
+        assert np.isnan(uv[~kept]).all() and (visibility == labels["visibility"][row]).all()
+        assert picture.std() > 5
+    result = harvest_command("train", "crops", "--run", finished, "--videos", videos, "--out", tmp_path / "crops")
+    assert result.returncode == 2 and "holds files" in result.stderr
+    result = harvest_command("train", "crops", "--run", tmp_path, "--videos", videos, "--out", tmp_path / "more")
+    assert result.returncode == 2 and "no finished run" in result.stderr

@@ -57,7 +57,7 @@ def make_detector(name: str, weights: Path | None, flip_test: bool) -> Detector:
 
         return BlazePoseDetector(flip_test=flip_test)
     if name == "hourglass":
-        from harvest.detect2d.hourglass import HourglassDetector, fast_bf16
+        from harvest.detect2d.hourglass_detector import HourglassDetector, fast_bf16
 
         return HourglassDetector.from_file(weights or shipped(DETECTOR), flip_test=flip_test, bf16=fast_bf16())
     raise UserError(f"unknown detector '{name}'; known: hourglass, blazepose, keypoints")
@@ -74,7 +74,7 @@ def make_finder(name: str, weights: Path | None, min_score: float | None) -> Per
         from harvest.detect2d.blazepose import BlazePosePersonFinder
 
         return BlazePosePersonFinder(**score)
-    from harvest.detect2d.hourglass import fast_bf16
+    from harvest.detect2d.hourglass_detector import fast_bf16
     from harvest.detect2d.people import HourglassPersonFinder
 
     return HourglassPersonFinder.from_file(weights or shipped(PEOPLE), bf16=fast_bf16(), **score)

@@ -135,20 +135,3 @@ def _fold(conv: nn.Conv2d, weights: Mapping[str, Tensor], name: str, norm: str) 
     with torch.no_grad():
         conv.weight.copy_(weights[f"{name}.weight"] * gain[:, None, None, None])
         conv.bias.copy_(weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * gain)
-
-
-class PhotoStem(nn.Module):
-    """The stem of our own hourglass: all features brought to one width and to the largest size, and added up."""
-
-    def __init__(self, width: int) -> None:
-        """Fresh parameters; those of the features take no part in training."""
-        super().__init__()
-        self.photo = PhotoFeatures().requires_grad_(False)
-        self.bring = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in FEATURE_CHANNELS)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, width, H / 4, W / 4) of pictures (B, 3, H, W)."""
-        largest, *others = (conv(x) for conv, x in zip(self.bring, self.photo(images), strict=True))
-        for power, x in enumerate(others, start=1):
-            largest = largest + functional.interpolate(x, scale_factor=2**power, mode="nearest")
-        return largest

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from harvest.detect2d.candidates import PersonCandidates
-from harvest.detect2d.hourglass import StackedHourglass, load_hourglass
+from harvest.detect2d.hourglass import StackedHourglass
+from harvest.detect2d.hourglass_files import load_hourglass
 from harvest.errors import UserError
 
 PEOPLE_MAPS = ("person", "radius")

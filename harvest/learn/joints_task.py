@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harvest.detect2d.detectors import Detector
-from harvest.detect2d.hourglass import HarvestHourglass, HourglassDetector
+from harvest.detect2d.hourglass_detector import HourglassDetector
+from harvest.detect2d.own_hourglass import HarvestHourglass
 from harvest.learn.map_loss import map_loss
 from harvest.learn.samples import Place, augment, read_sample
 from harvest.reconstruct.peaks import peak_points
@@ -35,7 +36,7 @@ class JointsTask:
         return picture, uv.astype(np.float32)
 
     def loss(self, scores: Tensor, truth: Tensor) -> Tensor:
-        """Cross-entropy of each stack's maps."""
+        """Cross-entropy of the maps."""
         return map_loss(scores, truth)
 
     def measure(self, network: HarvestHourglass, places: list[Place], bf16: bool) -> tuple[float, float]:

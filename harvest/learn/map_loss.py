@@ -7,13 +7,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from harvest.detect2d.hourglass import SIGMA_CELLS
-
-STRIDE = 4  # crop pixels in a cell; cell x has its centre at pixel 4 x + 1.5
+from harvest.learn.samples import CROP_PX
 
 
 def target_maps(uv: Tensor, cells: int) -> Tensor:
     """(..., cells, cells) a Gaussian of SIGMA_CELLS and sum 1 at joints uv (..., 2); empty where outside or unknown."""
-    place = (uv + 0.5) / STRIDE - 0.5
+    place = (uv + 0.5) * (cells / CROP_PX) - 0.5
     inside = ((place > -0.5) & (place < cells - 0.5)).all(-1)
     place = torch.where(inside[..., None], place, place.new_zeros(()))
     grid = torch.arange(cells, device=uv.device, dtype=place.dtype)
@@ -22,12 +21,12 @@ def target_maps(uv: Tensor, cells: int) -> Tensor:
 
 
 def map_loss(scores: Tensor, uv: Tensor) -> Tensor:
-    """Cross-entropy of each stack: scores (B, S, J, cells, cells) are logits beside one of 0 for "elsewhere".
+    """Cross-entropy: scores (B, J, cells, cells) are logits beside one of 0 for "elsewhere".
 
-    Joints uv (B, J, 2) outside the picture are elsewhere; those that are NaN have no say. Gives (S,).
+    Joints uv (B, J, 2) outside the picture are elsewhere; those that are NaN have no say.
     """
-    targets = target_maps(uv, scores.shape[-1]).flatten(-2)[:, None]
+    targets = target_maps(uv, scores.shape[-1]).flatten(-2)
     logits = scores.flatten(-2)
     wrong = functional.pad(logits, (0, 1)).logsumexp(-1) - (targets * logits).sum(-1)
-    told = torch.isfinite(uv).all(-1)[:, None].expand_as(wrong)
-    return torch.where(told, wrong, 0.0).sum((0, 2)) / told.sum((0, 2)).clamp_min(1)
+    told = torch.isfinite(uv).all(-1)
+    return torch.where(told, wrong, 0.0).sum() / told.sum().clamp_min(1)

@@ -7,11 +7,11 @@ import json
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from harvest.detect2d.hourglass import HarvestHourglass
-from harvest.detect2d.people import CROP_OVER_JOINTS, MIN_SCORE, PEOPLE_MAPS, RADIUS_PX, STRIDE, people_of
+from harvest.detect2d.own_hourglass import HarvestHourglass
+from harvest.detect2d.people import CROP_OVER_JOINTS, MIN_SCORE, PEOPLE_MAPS, RADIUS_PX, people_of
 from harvest.learn.samples import CROP_PX, Place, augment, read_files
 from harvest.skeleton import load_skeleton
 
@@ -32,8 +32,8 @@ class PeopleTask:
 
     def prepare(self, network: HarvestHourglass) -> None:
         """Let sizes begin at RADIUS_PX."""
-        for score in network.score:
-            assert isinstance(score, nn.Conv2d) and score.bias is not None
+        for score in network.heads:
+            assert score.bias is not None
             score.bias.data[PEOPLE_MAPS.index("radius")] = 0.0
 
     def sample(self, place: Place, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -45,7 +45,7 @@ class PeopleTask:
 
     def loss(self, scores: Tensor, truth: Tensor) -> Tensor:
         """Focal loss of the centres and, where they are, of the logarithm of the sizes."""
-        return torch.stack([_loss(scores[:, stack], truth) for stack in range(scores.shape[1])])
+        return _loss(scores, truth)
 
     def measure(self, network: HarvestHourglass, places: list[Place], bf16: bool) -> tuple[float, float]:
         """Precision and recall on pictures as they are."""
@@ -91,10 +91,11 @@ def _circles(uv: NDArray[np.float64], seen: NDArray[np.bool_]) -> NDArray[np.flo
 
 def _loss(scores: Tensor, people: Tensor) -> Tensor:
     cells = scores.shape[-1]
-    grid = (torch.arange(cells, device=scores.device) + 0.5) * STRIDE - 0.5
+    stride = CROP_PX / cells
+    grid = (torch.arange(cells, device=scores.device) + 0.5) * stride - 0.5
     x, y, radius, matter = (people[..., i, None, None] for i in range(4))
     apart = (grid[None, None, None, :] - x) ** 2 + (grid[None, None, :, None] - y) ** 2  # (B, MOST, cells, cells)
-    half_right = torch.exp(-apart / (2 * (SPREAD * radius).clamp_min(0.7 * STRIDE) ** 2))
+    half_right = torch.exp(-apart / (2 * (SPREAD * radius).clamp_min(0.7 * stride) ** 2))
     target = (half_right * matter).amax(1)
     no_matter = ((apart < (0.5 * radius) ** 2) & (matter == 0)).any(1)
     at = _nearest(people, cells)  # (B, MOST) index of each centre's cell
@@ -113,6 +114,6 @@ def _loss(scores: Tensor, people: Tensor) -> Tensor:
 
 
 def _nearest(people: Tensor, cells: int) -> Tensor:
-    place = ((people[..., :2] + 0.5) / STRIDE).floor().long()
+    place = ((people[..., :2] + 0.5) * (cells / CROP_PX)).floor().long()
     inside = ((place >= 0) & (place < cells)).all(-1)
     return torch.where(inside, place[..., 1] * cells + place[..., 0], -1)

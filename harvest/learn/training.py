@@ -19,12 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from harvest.detect2d.features import PUBLISHED_KEY
-from harvest.detect2d.hourglass import (
-    HarvestHourglass,
-    load_hourglass,
-    read_weights,
-    save_hourglass,
-)
+from harvest.detect2d.hourglass_files import load_hourglass, read_weights, save_hourglass
+from harvest.detect2d.own_hourglass import HarvestHourglass
 from harvest.errors import UserError
 from harvest.learn.samples import Place, find_samples
 from harvest.memory import keep_memory
@@ -77,7 +73,7 @@ class Task(Protocol):
         ...
 
     def loss(self, scores: Tensor, truth: Tensor) -> Tensor:
-        """(S,) how wrong the scores (B, S, J, 64, 64) of each stack are, given the truths (B, ...)."""
+        """How wrong scores (B, J, cells, cells) of pictures (B, 3, 256, 256) are, given the truths (B, ...)."""
         ...
 
     def measure(self, network: HarvestHourglass, places: list[Place], bf16: bool) -> tuple[float, float]:
@@ -198,14 +194,14 @@ class Training:
         )
 
     def _learn(self, images: Tensor, truth: Tensor) -> float:
-        """One step; gives the loss of the last stack."""
+        """One step; gives the loss of the fine maps."""
         s = self.settings
         for group in self.optimizer.param_groups:
             group["lr"] = s.rate * min(1.0, (self.step + 1) / s.warm, 0.02 + _cosine(self.step / s.steps))
         self.network.train()
-        errors = self.task.loss(self._scores(images), truth.to(self.device))
+        errors = [self.task.loss(scores, truth.to(self.device)) for scores in self._scores(images)]
         self.optimizer.zero_grad(set_to_none=True)
-        errors.sum().backward()
+        torch.stack(errors).sum().backward()
         self.optimizer.step()
         with torch.no_grad():
             keep = min(s.ema, (self.step + 1) / (self.step + 10))
@@ -217,11 +213,11 @@ class Training:
                     self.mean[key].copy_(now[key])
         return float(errors[-1].detach())
 
-    def _scores(self, images: Tensor) -> Tensor:
+    def _scores(self, images: Tensor) -> list[Tensor]:
         mean_rgb = torch.tensor(self.network.mean_rgb, device=self.device)[:, None, None]
         x = (images.to(self.device) / 255 - mean_rgb).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
-            return self.network(x)
+            return self.network.all_scores(x)
 
     def save(self) -> None:
         """Write the checkpoint, and the running mean as weights that `harvest run --weights` takes."""
@@ -269,7 +265,7 @@ def begin(task: Task, settings: TrainSettings) -> HarvestHourglass:
     task.prepare(network)
     weights, _ = read_weights(Path(settings.start))
     if PUBLISHED_KEY in weights:
-        network.stem.photo.load_published(weights)
+        network.photo.load_published(weights)
         return network
     given = load_hourglass(settings.start).state_dict()
     own = network.state_dict()
@@ -305,5 +301,5 @@ def draw_curve(table: Path, out: Path) -> None:
     shares.set(xlabel="batches", ylabel="share", ylim=(0, 1))
     shares.legend()
     losses.semilogy(step, [row["loss"] for row in rows])
-    losses.set(xlabel="batches", ylabel="loss of the last stack")
+    losses.set(xlabel="batches", ylabel="loss of the fine maps")
     figure.savefig(out, dpi=120)
