@@ -37,7 +37,7 @@ def train_detector(  # noqa: PLR0913 - one parameter an option
     ] = None,
     share: Annotated[float, typer.Option("--share", min=0.0, max=1.0, help="Of samples from the second folder.")] = 0.2,
     stacks: Annotated[int, typer.Option("--stacks", min=1, max=8, help="Hourglasses in a row.")] = 2,
-    width: Annotated[int, typer.Option("--width", min=8, help="Channels.")] = 96,
+    width: Annotated[int, typer.Option("--width", min=8, help="Channels.")] = 128,
     steps: StepsOption = 30_000,
     batch: BatchOption = 32,
     rate: RateOption = 1e-3,
@@ -80,14 +80,18 @@ def train_people(  # noqa: PLR0913 - one parameter an option
 
 @train_app.command("crops", epilog="Example: harvest train crops --run runs/01 --videos takes/01 --out sets/mine")
 def train_crops(
-    run: Annotated[Path, typer.Option("--run", help="Folder of a finished run.")],
-    videos: Annotated[Path, typer.Option("--videos", help="The videos of that run.")],
+    videos: Annotated[Path, typer.Option("--videos", help="The videos of the run, or single ones.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to fill.")],
+    run: Annotated[Path | None, typer.Option("--run", help="Folder of a finished run.")] = None,
+    teacher: Annotated[
+        str, typer.Option("--teacher", help="Without --run: blazepose or hourglass labels each video by itself.")
+    ] = "blazepose",
+    every: Annotated[int, typer.Option("--every", min=1, help="Without --run: every so many frames.")] = 3,
 ) -> None:
-    """Cut the person out of a run's videos, with the joints that the run kept, to train a detector on."""
-    from pipelines.harvested_crops import crops_of_run
+    """Cut the person out of videos, with the joints that a run kept or a teacher is sure of, to train a detector on."""
+    from pipelines.harvested_crops import crops_of_run, crops_of_videos
 
-    typer.echo(crops_of_run(run, videos, out))
+    typer.echo(crops_of_run(run, videos, out) if run else crops_of_videos(videos, teacher, every, out))
 
 
 def _seconds(hours: float | None) -> float:

@@ -40,7 +40,7 @@ class TrainSettings:
 
     start: str
     stacks: int = 2
-    width: int = 96
+    width: int = 128
     steps: int = 30_000
     batch: int = 32
     rate: float = 1e-3
