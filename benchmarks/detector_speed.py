@@ -16,25 +16,28 @@ from pathlib import Path
 
 import numpy as np
 
+from harvest.detect2d.detectors import Engine
 from harvest.detect2d.hourglass_detector import HourglassDetector
 from harvest.detect2d.weights import DETECTOR, shipped
 from harvest.memory import keep_memory
 
-WAYS = {
-    "plain fp32": (False, False),
-    "fp32, kept memory": (False, True),
-    "bf16": (True, False),
-    "bf16, kept memory": (True, True),
+WAYS: dict[str, tuple[bool, bool, Engine]] = {  # bf16, kept memory, engine
+    "plain fp32": (False, False, "torch"),
+    "fp32, kept memory": (False, True, "torch"),
+    "bf16": (True, False, "torch"),
+    "bf16, kept memory": (True, True, "torch"),
+    "fp32, OpenVINO": (False, False, "openvino"),
+    "bf16, OpenVINO": (True, False, "openvino"),
 }
 BATCHES = (1, 4, 16)
 SECONDS, ROUNDS = 4.0, 3
 
 
-def measure(weights: Path, bf16: bool, keep: bool) -> list[float]:
+def measure(weights: Path, bf16: bool, keep: bool, engine: Engine) -> list[float]:
     """Crops a second for each of BATCHES."""
     if keep:
         keep_memory()
-    detector = HourglassDetector.from_file(weights, bf16=bf16)
+    detector = HourglassDetector.from_file(weights, bf16=bf16, engine=engine)
     found = []
     for batch in BATCHES:
         crops = np.random.default_rng(0).integers(0, 255, (batch, 256, 256, 3), dtype=np.uint8)

@@ -30,7 +30,8 @@ class LocateSettings(StageSettings):
 
 
 class DetectSettings(StageSettings):
-    """2D heat maps. flip_test averages over the crop and its mirror image, at twice the cost.
+    """2D heat maps. flip_test averages over the crop and its mirror image, at twice the cost. engine: what computes the
+    hourglass; openvino needs the extra of that name, and is about twice as fast.
 
     weights: a file for the hourglass, instead of its own. keypoints: a folder of another tool's 2D joints; layout: its
     joint order, where the files do not say.
@@ -39,6 +40,7 @@ class DetectSettings(StageSettings):
     detector: Literal["hourglass", "blazepose", "keypoints"] = "hourglass"
     weights: Path | None = None
     flip_test: bool = False
+    engine: Literal["torch", "openvino"] = "torch"
     keypoints: Path | None = None
     layout: str | None = None
 

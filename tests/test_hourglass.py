@@ -1,5 +1,6 @@
 import hashlib
 import json
+import sys
 import zlib
 from pathlib import Path
 
@@ -285,6 +286,25 @@ def test_bfloat16_gives_nearly_the_same_heat_maps():
     coarse = HourglassDetector(small("princeton"), "fresh", bf16=True)(crops)
     assert coarse.dtype == np.float32
     assert 1e-4 * exact.max() < abs(coarse - exact).max() < 0.05 * exact.max()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_openvino_gives_the_same_heat_maps(layout):
+    pytest.importorskip("openvino", reason="OpenVINO is not installed (extra [openvino])")
+    crops = crops_of(11, count=3)
+    exact = HourglassDetector(small(layout), "fresh", flip_test=True)(crops)
+    other = HourglassDetector(small(layout), "fresh", flip_test=True, engine="openvino")(crops)
+    assert other.dtype == np.float32 and other.shape == exact.shape
+    np.testing.assert_allclose(other, exact, atol=1e-4 * exact.max())
+    coarse = HourglassDetector(small(layout), "fresh", flip_test=True, bf16=True, engine="openvino")(crops)
+    np.testing.assert_allclose(coarse, exact, atol=0.1 * exact.max())
+    assert HourglassDetector(small(layout), "fresh", engine="openvino")(crops[:1]).shape == (1, 16, 64, 64)
+
+
+def test_a_missing_openvino_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(UserError, match=r"harvest-pose\[openvino\]"):
+        HourglassDetector(small("harvest"), "fresh", engine="openvino")
 
 
 @pytest.mark.parametrize("crops", [crops_of(1).astype(np.float32), crops_of(1)[:, :128], crops_of(1)[0]])

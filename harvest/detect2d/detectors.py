@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
@@ -13,6 +13,8 @@ from harvest.detect2d.candidates import PersonCandidates
 from harvest.detect2d.weights import DETECTOR, PEOPLE, PUBLISHED, shipped
 from harvest.errors import UserError
 from harvest.store.wheel import sha256_of
+
+Engine = Literal["torch", "openvino"]
 
 
 class Detector(Protocol):
@@ -44,7 +46,7 @@ class PersonFinder(Protocol):
         ...
 
 
-def make_detector(name: str, weights: Path | None, flip_test: bool) -> Detector:
+def make_detector(name: str, weights: Path | None, flip_test: bool, engine: Engine = "torch") -> Detector:
     """The detector of that name: hourglass (by default with the weights that come with the package), or blazepose.
 
     Raises:
@@ -59,7 +61,8 @@ def make_detector(name: str, weights: Path | None, flip_test: bool) -> Detector:
     if name == "hourglass":
         from harvest.detect2d.hourglass_detector import HourglassDetector, fast_bf16
 
-        return HourglassDetector.from_file(weights or shipped(DETECTOR), flip_test=flip_test, bf16=fast_bf16())
+        path = weights or shipped(DETECTOR)
+        return HourglassDetector.from_file(path, flip_test=flip_test, bf16=fast_bf16(), engine=engine)
     raise UserError(f"unknown detector '{name}'; known: hourglass, blazepose, keypoints")
 
 

@@ -10,8 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harvest.detect2d.detectors import Engine
 from harvest.detect2d.hourglass import StackedHourglass
 from harvest.detect2d.hourglass_files import PathLike, load_hourglass
+from harvest.detect2d.openvino_engine import compile_network
 from harvest.errors import UserError
 from harvest.skeleton import mirror_name
 
@@ -35,27 +37,40 @@ class HourglassDetector:
     heatmap_px = 64
     sharpness = 1.0
 
-    def __init__(self, network: StackedHourglass, fingerprint: str, *, flip_test: bool = False, bf16: bool = False):
+    def __init__(
+        self,
+        network: StackedHourglass,
+        fingerprint: str,
+        *,
+        flip_test: bool = False,
+        bf16: bool = False,
+        engine: Engine = "torch",
+    ) -> None:
         """Take a network, and put it in eval mode.
 
         Args:
             flip_test: average with the maps of the mirrored crop, left and right joints exchanged by name (l_, r_).
             bf16: compute in bfloat16, channels last: faster where the processor has it (`fast_bf16`), about three
                 digits.
+            engine: what computes; 'openvino' needs the extra of that name.
         Raises:
-            UserError: flip_test, and a joint without its other side.
+            UserError: flip_test, and a joint without its other side; OpenVINO is not installed.
         """
         self._memory = torch.channels_last if bf16 else torch.contiguous_format
         self.network = network.eval().to(memory_format=self._memory)  # type: ignore[call-overload]
         self.joints, self.fingerprint, self.bf16 = network.joints, fingerprint, bf16
         self.crop_from_heatmap = np.array([[4, 0, 1.5], [0, 4, 1.5]], np.float64)
         self._mirrored = _mirrored_joints(network.joints) if flip_test else None
+        self._compiled = compile_network(network, self.input_px, bf16) if engine == "openvino" else None
 
     @classmethod
-    def from_file(cls, path: PathLike, *, flip_test: bool = False, bf16: bool = False) -> Self:
+    def from_file(
+        cls, path: PathLike, *, flip_test: bool = False, bf16: bool = False, engine: Engine = "torch"
+    ) -> Self:
         """A detector of the weights in a file; raises as `load_hourglass` does."""
         network = load_hourglass(path)
-        return cls(network, hashlib.sha256(Path(path).read_bytes()).hexdigest(), flip_test=flip_test, bf16=bf16)
+        fingerprint = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return cls(network, fingerprint, flip_test=flip_test, bf16=bf16, engine=engine)
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Heat maps of the last stack; with flip_test, of the average.
@@ -80,6 +95,8 @@ class HourglassDetector:
             return self.network.maps(scores).cpu().numpy()
 
     def _last_stack(self, images: Tensor) -> Tensor:
+        if self._compiled is not None:
+            return self._compiled(images)[:, -1]
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             return self.network(images.contiguous(memory_format=self._memory))[:, -1].float()
 

@@ -28,7 +28,7 @@ def run_detect(capture: Capture, settings: DetectSettings, boxes_path: Path, out
     if settings.detector == "keypoints":
         _from_keypoints(capture, settings, boxes, writer)
     else:
-        detector = make_detector(settings.detector, settings.weights, settings.flip_test)
+        detector = make_detector(settings.detector, settings.weights, settings.flip_test, settings.engine)
         _from_pictures(capture, detector, boxes, writer)
     writer.finish()
     return f"heat maps of {len(capture.frames)} frames in {len(capture.rig)} views"
