@@ -62,7 +62,7 @@ def train_people(  # noqa: PLR0913 - one parameter an option
     start: StartOption,
     out: OutOption,
     validation: ValidationOption = None,
-    width: Annotated[int, typer.Option("--width", min=8, help="Channels.")] = 48,
+    width: Annotated[int, typer.Option("--width", min=8, help="Channels.")] = 64,
     steps: StepsOption = 4000,
     batch: BatchOption = 32,
     rate: RateOption = 1e-3,

@@ -37,7 +37,7 @@ class DetectSettings(StageSettings):
     joint order, where the files do not say.
     """
 
-    detector: Literal["hourglass", "blazepose", "keypoints"] = "hourglass"
+    detector: Literal["blazepose", "hourglass", "keypoints"] = "blazepose"
     weights: Path | None = None
     flip_test: bool = False
     engine: Literal["torch", "openvino"] = "torch"

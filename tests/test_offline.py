@@ -34,7 +34,17 @@ def test_real_footage_needs_no_network_and_no_extra(tmp_path):
     calibration = SINGLE / "calibration" / "Calib.qca.txt"
     assert harvest_alone("rig", "import", calibration, "--out", rig).returncode == 0
     result = harvest_alone(
-        "run", "--rig", rig, "--videos", SINGLE / "single" / "videos", "--out", out, "--frames", "0:8:4"
+        "run",
+        "--rig",
+        rig,
+        "--videos",
+        SINGLE / "single" / "videos",
+        "--out",
+        out,
+        "--frames",
+        "0:8:4",
+        "--detector",
+        "hourglass",
     )
     assert result.returncode == 0, result.stderr
     poses = read_poses(out / "30_poses.parquet")

@@ -3,6 +3,8 @@
 import dataclasses
 import io
 import json
+import os
+import signal
 import tarfile
 
 import cv2
@@ -206,6 +208,24 @@ def test_a_stopped_training_goes_on_to_the_same_weights(crops, start, tmp_path):
         Training(TASK, Folders(crops, None), tmp_path / "half", tiny(start, width=24))
     assert Training(TASK, Folders(crops, None), tmp_path / "half", tiny(start, steps=99)).step == 8
     assert (tmp_path / "half" / CHECKPOINT).is_file()
+
+
+def test_a_terminated_training_saves_what_it_has_learnt(crops, start, tmp_path):
+    torch.set_num_threads(1)
+    training = Training(TASK, Folders(crops), tmp_path / "t", tiny(start, steps=1000))
+    learn = training._learn
+
+    def learn_and_be_told(images, truth):
+        loss = learn(images, truth)
+        if training.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss
+
+    training._learn = learn_and_be_told
+    before = signal.getsignal(signal.SIGTERM)
+    training.run()
+    assert training.step == 3 and signal.getsignal(signal.SIGTERM) == before
+    assert Training(TASK, Folders(crops), tmp_path / "t", tiny(start)).step == 3
 
 
 def test_a_second_folder_gives_its_share_of_the_samples(crops):

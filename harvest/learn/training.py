@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -157,7 +160,13 @@ class Training:
         self.mean, self.step, self.seconds = stored["mean"], stored["step"], stored["seconds"]
 
     def run(self, most_seconds: float = float("inf")) -> None:
-        """Train to the last step, or for so many seconds; weights, checkpoint and curve are written on the way."""
+        """Train to the last step, for so many seconds, or until SIGTERM; weights, checkpoint and curve are written on
+        the way.
+        """
+        with _sigterm() as asked_to_stop:
+            self._run(most_seconds, asked_to_stop)
+
+    def _run(self, most_seconds: float, asked_to_stop: threading.Event) -> None:
         begin = saved = time.monotonic()
         bar = tqdm(total=self.settings.steps, initial=self.step, desc="train", unit="batch")
         keep_memory()
@@ -169,11 +178,12 @@ class Training:
             now = time.monotonic()
             if self._validation and self.step % self.settings.validate_every == 0:
                 self._note(loss)
-            if now - saved > self.settings.checkpoint_s or now - begin > most_seconds:
+            stops = asked_to_stop.is_set() or now - begin > most_seconds
+            if now - saved > self.settings.checkpoint_s or stops:
                 self.seconds += now - saved
                 saved = now
                 self.save()
-                if now - begin > most_seconds:
+                if stops:
                     break
         self.seconds += time.monotonic() - saved
         bar.close()
@@ -275,6 +285,20 @@ def begin(task: Task, settings: TrainSettings) -> HarvestHourglass:
         own | {key: value for key, value in given.items() if key in own and own[key].shape == value.shape}
     )
     return network
+
+
+@contextmanager
+def _sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, which then ends nothing by itself."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # who alone may say what a signal does
+        yield asked
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _one_thread(_: int) -> None:
