@@ -131,7 +131,7 @@ MISTAKES = [
     ("no keypoints", {"--keypoints": "nowhere"}, "nowhere"),
     ("unknown skeleton", {"--skeleton": "octopus"}, "octopus"),
     ("no such boxes", {"--boxes": "nowhere.csv"}, "nowhere.csv"),
-    ("hourglass without weights", {"--detector": "hourglass"}, "--weights"),
+    ("no such weights", {"--detector": "hourglass", "--weights": "nowhere.pth"}, "nowhere.pth"),
 ]
 
 
