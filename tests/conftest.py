@@ -3,12 +3,17 @@
 import os
 import subprocess
 import sys
+import zlib
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+GOLDEN = SHARED / "golden"
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +35,34 @@ def capture_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("capture")
     write_capture(folder, views=3, frames=12)
     return folder
+
+
+@pytest.fixture
+def one_thread():
+    """PyTorch on one thread while a test runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def draw(seed: int, *shape: int) -> torch.Tensor:
+    """Standard normal numbers in float64."""
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape))
+
+
+@cache
+def golden_value(key: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """A parameter by the rule of golden/README.md."""
+    if key.endswith("num_batches_tracked"):
+        return torch.zeros(shape, dtype=torch.int64)
+    value = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape)
+    if key.endswith("running_mean"):
+        value = 0.1 * value
+    elif key.endswith("running_var"):
+        value = 1 + 0.1 * abs(value)
+    elif len(shape) == 1:
+        value = 1 + 0.1 * value if key.endswith("weight") else 0.01 * value
+    else:
+        value = value / np.sqrt(np.prod(shape[1:]))
+    return torch.from_numpy(value.astype(np.float32))

@@ -1,12 +1,12 @@
 import hashlib
 import json
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import GOLDEN, golden_value
 from safetensors.torch import save_file
 
 from harvest.detect2d.hourglass import StackedHourglass
@@ -18,7 +18,6 @@ from harvest.detect2d.weights import DETECTOR, PEOPLE, shipped
 from harvest.errors import UserError
 from harvest.skeleton import load_skeleton
 
-GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 needs_golden = pytest.mark.skipif(
     not (GOLDEN / "hourglass_princeton.json").is_file(),
     reason="the published networks' golden numbers are not beside this checkout (../shared/golden)",
@@ -30,24 +29,8 @@ def shapes_of(network: StackedHourglass) -> dict[str, list[int]]:
     return {key: list(value.shape) for key, value in network.state_dict().items()}
 
 
-def golden_value(key: str, shape: list[int]) -> torch.Tensor:
-    """A parameter by the rule of golden/README.md."""
-    if key.endswith("num_batches_tracked"):
-        return torch.zeros(shape, dtype=torch.int64)
-    draw = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape)
-    if key.endswith("running_mean"):
-        draw = 0.1 * draw
-    elif key.endswith("running_var"):
-        draw = 1 + 0.1 * abs(draw)
-    elif len(shape) == 1:
-        draw = 1 + 0.1 * draw if key.endswith("weight") else 0.01 * draw
-    else:
-        draw = draw / np.sqrt(np.prod(shape[1:]))
-    return torch.from_numpy(draw.astype(np.float32))
-
-
 def filled(network: StackedHourglass) -> StackedHourglass:
-    network.load_state_dict({key: golden_value(key, shape) for key, shape in shapes_of(network).items()})
+    network.load_state_dict({key: golden_value(key, tuple(shape)) for key, shape in shapes_of(network).items()})
     return network.eval()
 
 
@@ -69,7 +52,7 @@ def error_line(path: Path) -> str:
 
 def assert_golden(layout: str, width: int, images: np.ndarray, tmp_path: Path, prefix: str) -> None:
     shapes = json.loads((GOLDEN / f"hourglass_{layout}.json").read_text())["state_dict"]
-    state = {prefix + key: golden_value(key, shape) for key, shape in shapes.items()}
+    state = {prefix + key: golden_value(key, tuple(shape)) for key, shape in shapes.items()}
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "published.pth")
     network = load_hourglass(tmp_path / "published.pth")
     assert (network.layout, network.stacks, network.width, network.blocks) == (layout, 2, width, 1)

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from conftest import draw
 from torch import nn
 from torch.autograd import gradcheck
 
@@ -23,16 +24,7 @@ from harvest.triangulate3d.volumetric import Cube, VolumeNetwork, VolumetricTria
 HOWS = ("sum", "confidence", "softmax")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def draw(seed: int, *shape: int) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def plain_rig(views: int) -> Rig:

@@ -1,24 +1,14 @@
 """The losses of learnable triangulation: their values, their gradients, and what has no say in them."""
 
-import numpy as np
 import pytest
 import torch
+from conftest import draw
 from torch.autograd import gradcheck
 
 from harvest.triangulate3d.losses import soft_mse, volumetric_loss
 from harvest.triangulate3d.volumetric import Cube, volume_soft_argmax
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def draw(seed: int, *shape: int) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def cube_of(n: int) -> Cube:

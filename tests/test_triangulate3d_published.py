@@ -1,13 +1,11 @@
 """Learnable triangulation: the numbers of published networks, their files, and the backbones' shapes."""
 
 import json
-import zlib
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import GOLDEN, golden_value
 from torch import nn
 
 from harvest.errors import UserError
@@ -16,36 +14,11 @@ from harvest.triangulate3d.algebraic import shares
 from harvest.triangulate3d.backbone import BLOCKS, ConfidenceHead, PoseResNet
 from harvest.triangulate3d.volumetric import Cube, cells_from_pixels
 
-GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
+pytestmark = pytest.mark.usefixtures("one_thread")
 needs_golden = pytest.mark.skipif(
     not (GOLDEN / "lt_algebraic.npz").is_file(),
     reason="the published networks' golden numbers are not beside this checkout (../shared/golden)",
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@cache
-def golden_value(key: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """A parameter by the rule of golden/README.md."""
-    if key.endswith("num_batches_tracked"):
-        return torch.zeros(shape, dtype=torch.int64)
-    value = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape)
-    if key.endswith("running_mean"):
-        value = 0.1 * value
-    elif key.endswith("running_var"):
-        value = 1 + 0.1 * abs(value)
-    elif len(shape) == 1:
-        value = 1 + 0.1 * value if key.endswith("weight") else 0.01 * value
-    else:
-        value = value / np.sqrt(np.prod(shape[1:]))
-    return torch.from_numpy(value.astype(np.float32))
 
 
 def golden_keys(name: str) -> dict[str, list[int]]:
