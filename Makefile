@@ -10,13 +10,13 @@ setup: $(VENV)/installed
 $(VENV)/installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[blazepose,dev]'
-	$(HARVEST) weights fetch blazepose
 	touch $@
 
 demo: setup
 	$(HARVEST) demo --out demo
 
 test: setup
+	$(HARVEST) weights fetch blazepose
 	NUMBA_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 tests
 
 clean:

@@ -41,9 +41,11 @@ FramesOption = Annotated[
 ]
 ViewsOption = Annotated[str | None, typer.Option("--views", help="Names of cameras to use, like cam01,cam03.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML with settings of the stages.")]
-MethodOption = Annotated[str | None, typer.Option("--method", help="pictorial (default), ransac or dlt.")]
+MethodOption = Annotated[
+    str | None, typer.Option("--method", help="pictorial (default), ransac, dlt, algebraic or volumetric.")
+]
 BackendOption = Annotated[str | None, typer.Option("--backend", help="Of 3D inference: numba (default) or cuda.")]
-DetectorOption = Annotated[str | None, typer.Option("--detector", help="blazepose (default), hourglass or keypoints.")]
+DetectorOption = Annotated[str | None, typer.Option("--detector", help="hourglass (default), blazepose or keypoints.")]
 WeightsOption = Annotated[Path | None, typer.Option("--weights", help="Other weights of the hourglass.")]
 KeypointsOption = Annotated[Path | None, typer.Option("--keypoints", help="Folder of 2D joints made by another tool.")]
 BoxesOption = Annotated[Path | None, typer.Option("--boxes", help="CSV: frame,view,x_px,y_px,width_px,height_px.")]

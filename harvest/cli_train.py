@@ -1,4 +1,6 @@
-"""The commands that train: `harvest train detector`, `harvest train people`, `harvest train crops`."""
+"""The commands that train: `harvest train detector`, `harvest train people`, `harvest train crops`, `harvest train
+triangulation`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ train_app = typer.Typer(help="Train models.", no_args_is_help=True)
 
 StartOption = Annotated[
     Path,
-    typer.Option("--start", help="Weights to begin with: .safetensors of a training, or EfficientNet-Lite0's .pth."),
+    typer.Option("--start", help="Weights to begin with: .safetensors of a training, or MoveNet Thunder's model.json."),
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder of the training; one that a stop left is continued.")]
 ValidationOption = Annotated[
@@ -22,6 +24,9 @@ BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Pictures in a 
 RateOption = Annotated[float, typer.Option("--rate", min=0.0, help="Step size of AdamW at its height.")]
 HoursOption = Annotated[float | None, typer.Option("--hours", min=0.0, help="Stop after so long; goes on later.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0)]
+ProcessesOption = Annotated[
+    int | None, typer.Option("--processes", min=1, help="That share each batch; by default one a core, as far as fit.")
+]
 
 
 @train_app.command(
@@ -43,13 +48,16 @@ def train_detector(  # noqa: PLR0913 - one parameter an option
     rate: RateOption = 1e-3,
     hours: HoursOption = None,
     seed: SeedOption = 0,
+    processes: ProcessesOption = None,
 ) -> None:
     """Train a stacked hourglass to find joints in crops; `harvest run --weights` takes what comes out."""
     from harvest.learn.joints_task import JointsTask
-    from harvest.learn.training import WEIGHTS, Folders, Training, TrainSettings
+    from harvest.learn.peers import fitting
+    from harvest.learn.training import WEIGHTS, Folders, TrainSettings, train
 
     settings = TrainSettings(str(start), stacks, width, steps, batch, rate, seed=seed, share=share)
-    Training(JointsTask(), Folders(crops, validation, more), out, settings).run(_seconds(hours))
+    folders = Folders(crops, validation, more)
+    train(JointsTask(), folders, out, settings, processes or fitting(batch), _seconds(hours))
     typer.echo(f"done: {out / WEIGHTS}")
 
 
@@ -68,13 +76,16 @@ def train_people(  # noqa: PLR0913 - one parameter an option
     rate: RateOption = 1e-3,
     hours: HoursOption = None,
     seed: SeedOption = 0,
+    processes: ProcessesOption = None,
 ) -> None:
     """Train an hourglass of one stack to find people in wide pictures, for `locate: {weights: FILE}` in settings."""
+    from harvest.learn.peers import fitting
     from harvest.learn.people_task import PeopleTask
-    from harvest.learn.training import WEIGHTS, Folders, Training, TrainSettings
+    from harvest.learn.training import WEIGHTS, Folders, TrainSettings, train
 
     settings = TrainSettings(str(start), stacks=1, width=width, steps=steps, batch=batch, rate=rate, seed=seed)
-    Training(PeopleTask(), Folders(scenes, validation), out, settings).run(_seconds(hours))
+    folders = Folders(scenes, validation)
+    train(PeopleTask(), folders, out, settings, processes or fitting(batch), _seconds(hours))
     typer.echo(f"done: {out / WEIGHTS}")
 
 
@@ -84,14 +95,54 @@ def train_crops(
     out: Annotated[Path, typer.Option("--out", help="Folder to fill.")],
     run: Annotated[Path | None, typer.Option("--run", help="Folder of a finished run.")] = None,
     teacher: Annotated[
-        str, typer.Option("--teacher", help="Without --run: blazepose or hourglass labels each video by itself.")
-    ] = "blazepose",
+        str, typer.Option("--teacher", help="Without --run: hourglass or blazepose labels each video by itself.")
+    ] = "hourglass",
     every: Annotated[int, typer.Option("--every", min=1, help="Without --run: every so many frames.")] = 3,
 ) -> None:
     """Cut the person out of videos, with the joints that a run kept or a teacher is sure of, to train a detector on."""
     from pipelines.harvested_crops import crops_of_run, crops_of_videos
 
     typer.echo(crops_of_run(run, videos, out) if run else crops_of_videos(videos, teacher, every, out))
+
+
+@train_app.command(
+    "triangulation",
+    epilog="Example: harvest train triangulation --model volumetric --data sets/views --out models/volumetric",
+)
+def train_triangulation(  # noqa: PLR0913 - one parameter an option
+    model: Annotated[str, typer.Option("--model", help="algebraic or volumetric.")],
+    data: Annotated[
+        Path,
+        typer.Option("--data", help="Folder of `harvest studio views`, of a finished run, or of heat maps made here."),
+    ],
+    out: OutOption,
+    validation: Annotated[
+        Path | None, typer.Option("--validation", help="Another such folder, to measure progress on.")
+    ] = None,
+    how: Annotated[
+        str, typer.Option("--how", help="Volumetric: views come together by softmax, confidence or sum.")
+    ] = "softmax",
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", help="Of the hourglass that looks at rendered views, instead of its own."),
+    ] = None,
+    steps: StepsOption = 20_000,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Moments in a batch.")] = 16,
+    rate: RateOption = 1e-3,
+    voxels: Annotated[int, typer.Option("--voxels", min=16, help="Volumetric: along a side of the cube.")] = 32,
+    width: Annotated[
+        int | None, typer.Option("--width", min=2, help="Channels; by default 8 (algebraic) or 16 (volumetric).")
+    ] = None,
+    hours: HoursOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Train triangulation on heat maps of several views; `reconstruct: {weights: FILE}` in settings takes it."""
+    from harvest.learn.triangulation import TriangulationSettings
+    from pipelines.map_sets import Given, train_on
+
+    sizes = {"voxels": voxels, "width": width, "steps": steps, "batch": batch, "rate": rate, "seed": seed}
+    settings = TriangulationSettings(model, how, **sizes)  # type: ignore[arg-type]
+    typer.echo(f"done: {train_on(Given(data, validation, weights), out, settings, _seconds(hours))}")
 
 
 def _seconds(hours: float | None) -> float:

@@ -23,15 +23,10 @@ def examine() -> Iterator[tuple[bool, str]]:
         except importlib.metadata.PackageNotFoundError:
             yield False, f"{name}: run `pip install {name}`"
     litert = importlib.util.find_spec("ai_edge_litert") is not None
-    yield (
-        litert,
-        "ai-edge-litert (runs BlazePose)" + ("" if litert else ": run `pip install 'harvest-pose[blazepose]'`"),
-    )
+    missing = [] if litert else ["`pip install 'harvest-pose[blazepose]'`"]
     for name, published in PUBLISHED.items():
-        here = all((weights_folder() / name / file).is_file() for file in published.files)
-        yield (
-            here,
-            f"weights of {name} in {weights_folder()}" + ("" if here else f": run `harvest weights fetch {name}`"),
-        )
+        if not all((weights_folder() / name / file).is_file() for file in published.files):
+            missing.append(f"`harvest weights fetch {name}`")
+    yield True, "--detector blazepose: " + (f"not needed; would take {' and '.join(missing)}" if missing else "ready")
     yield True, "GPU for 3D inference: " + (f"none ({what_is_missing()}); not needed" if what_is_missing() else "ready")
     yield True, f"{os.cpu_count()} processors, {numba.get_num_threads()} threads for kernels"

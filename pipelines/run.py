@@ -16,12 +16,14 @@ from harvest.memory import keep_memory
 from harvest.skeleton import BUILT_IN
 from harvest.store.atomic import write_text_atomically
 from harvest.store.fingerprint import fingerprint, folder_fingerprint
+from harvest.store.wheel import sha256_of
 from pipelines.capture import Capture
 from pipelines.compiling import tell_of_compiling
 from pipelines.run_folder import RunFolder
 from pipelines.settings import Settings
 from pipelines.stages.detect import run_detect
 from pipelines.stages.label import run_label
+from pipelines.stages.learnt import triangulator_file, triangulator_of
 from pipelines.stages.locate import finder_of, run_locate
 from pipelines.stages.reconstruct import run_reconstruct
 from pipelines.stages.report import run_report
@@ -119,6 +121,8 @@ def ingredients(run: Run, stage: Stage) -> dict[str, Any]:
         parts["weights"] = weights_fingerprint(detect.detector, detect.weights)
     if stage.name == "reconstruct" and skeleton and skeleton not in BUILT_IN:
         parts["skeleton file"] = folder_fingerprint(Path(skeleton))
+    if stage.name == "reconstruct" and (weights := triangulator_file(run.settings.reconstruct)) is not None:
+        parts["weights"] = sha256_of(weights)[:16] if weights.is_file() else "none"
     return parts | {f"result of {need}": run.keys[need] for need in stage.needs}
 
 
@@ -152,9 +156,11 @@ def execute(run: Run) -> None:
 
     Raises:
         NoGpuError: backend 'cuda' was asked for where it cannot run; nothing is done then.
+        UserError: the method is learnt, and its weights cannot be used; nothing is done then either.
     """
     if run.settings.reconstruct.backend == "cuda":
         need_gpu()
+    triangulator_of(run.settings.reconstruct)
     keep_memory()
     tell_of_compiling()
     run.folder.create()

@@ -37,7 +37,7 @@ class DetectSettings(StageSettings):
     joint order, where the files do not say.
     """
 
-    detector: Literal["blazepose", "hourglass", "keypoints"] = "blazepose"
+    detector: Literal["hourglass", "blazepose", "keypoints"] = "hourglass"
     weights: Path | None = None
     flip_test: bool = False
     engine: Literal["torch", "openvino"] = "torch"
@@ -48,15 +48,18 @@ class DetectSettings(StageSettings):
 class ReconstructSettings(StageSettings):
     """From heat maps to 3D.
 
-    skeleton: a built-in name or a YAML file; None takes the detector's. height_m: fixes limb lengths to typical
-    proportions of that height; None estimates them from the footage. box_side_m: None estimates it. sharpness: power
-    of a heat map that is a likelihood; None takes the detector's. floor, tolerance, prior, limb_tolerance_vox, voxels:
-    see harvest/reconstruct/pictorial.py. flip_prior: probability that a view exchanges left and right, before looking;
-    0 leaves the views alone. backend: numba on the CPU, or cuda on a GPU, which leaves to the CPU what it cannot answer
-    within the tolerance. published_demo repeats the arithmetic of the paper's public demo, for comparison only.
+    weights: a file for algebraic and volumetric, the methods that are learnt, instead of the package's. skeleton: a
+    built-in name or a YAML file; None takes the detector's, or that of the volumetric weights. height_m: fixes limb
+    lengths to typical proportions of that height; None estimates them from the footage. box_side_m: None estimates it.
+    sharpness: power of a heat map that is a likelihood; None takes the detector's. floor, tolerance, prior,
+    limb_tolerance_vox, voxels: see harvest/reconstruct/pictorial.py. flip_prior: probability that a view exchanges left
+    and right, before looking; 0 leaves the views alone. backend: numba on the CPU, or cuda on a GPU, which leaves to
+    the CPU what it cannot answer within the tolerance. published_demo repeats the arithmetic of the paper's public
+    demo, for comparison only.
     """
 
-    method: Literal["pictorial", "ransac", "dlt"] = "pictorial"
+    method: Literal["pictorial", "ransac", "dlt", "algebraic", "volumetric"] = "pictorial"
+    weights: Path | None = None
     skeleton: str | None = None
     voxels: Annotated[int, Field(ge=8, le=128)] = 64
     floor: Annotated[float, Field(ge=0, lt=1)] = 1e-4

@@ -1,4 +1,4 @@
-"""Rendered captures and crops on disk: several processes, a progress bar, and nothing lost when stopped."""
+"""Rendered captures, crops and multi-view samples on disk: several processes, a bar, and nothing lost when stopped."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 import os
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from io import BytesIO
 from multiprocessing import get_context, parent_process
@@ -18,6 +18,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from harvest import __version__
@@ -30,15 +31,21 @@ from harvest.studio.crops import GROUP, SCENE, Crop, CropStudio, Hardship
 from harvest.studio.film import shoot, story_of, truth_of
 from harvest.studio.motion_files import read_motion_folder
 from harvest.studio.presets import PRESETS, takes_of
-from harvest.studio.sheet import sheet_of_crops, sheet_of_takes
+from harvest.studio.sheet import sheet_of_crops, sheet_of_takes, sheet_of_views
 from harvest.studio.takes import Take, TakeSettings
+from harvest.studio.truth import JointTruth
 from harvest.studio.video import join_videos
+from harvest.studio.views import GROUP as VIEWS_GROUP
+from harvest.studio.views import VIEWS, MultiView, ViewsStudio
 
 STRETCH = 15  # frames that one process films at a time
-SHARD = 4 * GROUP  # crops in one file
+GROUPS = 4  # of samples in one file
 
 
 Source = tuple[Path, bool, Path | None]
+Files = Iterator[tuple[str, bytes]]  # what files are called, and what is in them
+FilesOf = Callable[[Source, Any, tuple[int, int]], Files]  # drawn with what, settings, first sample and last + 1
+Content = tuple[FilesOf, tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -189,43 +196,96 @@ def _finish_take(order: Order, settings: TakeSettings, folder: Path, masks: bool
     shutil.rmtree(partial)
 
 
-def crops(order: Order, count: int, seed: int, split: str, scenes: bool = False) -> str:
-    """Make crops 0 to count - 1 in shards; those that stand already are kept. Gives a line about it."""
-    kind = "scenes" if scenes else "crops"
-    _claim(order.out, {kind: split, "seed": seed, **order.record})
-    shards = [(first, min(first + SHARD, count)) for first in range(0, count, SHARD)]
+def crops(order: Order, count: int, seed: int, split: str, scenes: bool = False, low: float | None = None) -> str:
+    """Make crops 0 to count - 1 in shards; those that stand already are kept. Gives a line about it.
+
+    `low` is that of `Hardship`; None takes the usual share, or 0 where people move by files of the user's.
+    """
+    kind, hardship = ("scenes", SCENE) if scenes else ("crops", Hardship())
+    if low is not None or order.motion:
+        hardship = replace(hardship, low=low or 0.0)
+    _claim(order.out, {kind: split, "seed": seed, "low": hardship.low, **order.record})
+    settings = seed, split, hardship
+    return _fill(order, kind, count, GROUPS * GROUP, (_files_of_crops, settings), sheet_of_crops)
+
+
+def views(order: Order, count: int, seed: int, split: str, cameras: tuple[int, int]) -> str:
+    """Make multi-view samples 0 to count - 1, each seen by `cameras` (least, most), in shards; those that stand already
+    are kept. Gives a line about it.
+    """
+    _claim(order.out, {"views": split, "seed": seed, "cameras": list(cameras), **order.record})
+    settings = seed, split, cameras, replace(VIEWS, low=0.0) if order.motion else VIEWS
+    kind, content = "multi-view samples", (_files_of_views, settings)
+    return _fill(order, kind, count, GROUPS * VIEWS_GROUP, content, sheet_of_views)
+
+
+def _fill(
+    order: Order,
+    kind: str,
+    count: int,
+    shard: int,
+    content: Content,
+    sheet_of: Callable[[Path, Path], None],
+) -> str:
+    """Make samples 0 to count - 1 in shards of so many, but for those that stand. Gives a line about it.
+
+    Args:
+        kind: what the samples are called.
+        content: what gives the files of some samples, and the settings that it takes: seed, split and more.
+        sheet_of: writes a contact sheet of a shard to a file.
+    """
+    split = content[1][1]
+    shards = [(first, min(first + shard, count)) for first in range(0, count, shard)]
     paths = {part: order.out / f"{split}-{part[0]:08d}-{part[1]:08d}.tar" for part in shards}
     todo = [part for part in shards if not paths[part].is_file()]
-    jobs = [(order.source, (seed, split, SCENE if scenes else Hardship()), part, paths[part]) for part in todo]
-    with tqdm(total=sum(last - first for first, last in todo), desc=kind, unit="picture") as bar:
+    jobs = [(order.source, content, part, paths[part]) for part in todo]
+    with tqdm(total=sum(last - first for first, last in todo), desc=kind, unit="sample") as bar:
         for job in _in_parallel(_write_shard, jobs, order.processes):
             bar.update(job[2][1] - job[2][0])
     sheet = order.out / "sheet.jpg"
-    sheet_of_crops(sorted(paths.values())[0], sheet)
+    sheet_of(sorted(paths.values())[0], sheet)
     return f"{count} {kind} in {order.out} ({sum(b - a for a, b in todo)} made now); look at {sheet}"
 
 
-def _write_shard(source: Source, kind: tuple[int, str, Hardship], part: tuple[int, int], path: Path) -> None:
-    """Crops of one shard as a tar of <index>.jpg, <index>.json and <index>.mask.png, in that order."""
-    seed, split, hardship = kind
-    studio = CropStudio(_bundle(source), seed, split, hardship)
+def _write_shard(source: Source, content: Content, part: tuple[int, int], path: Path) -> None:
+    """Some samples' files as a tar, which appears when all of them are in it."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    files_of, settings = content
     with tarfile.open(partial, "w") as tar:
-        for crop in studio.crops(*part):
-            for name, content in _files_of(crop, seed):
-                member = tarfile.TarInfo(f"{crop.index:08d}.{name}")
-                member.size = len(content)
-                tar.addfile(member, BytesIO(content))
+        for name, data in files_of(source, settings, part):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, BytesIO(data))
     os.replace(partial, path)
 
 
-def _files_of(crop: Crop, seed: int) -> Iterator[tuple[str, bytes]]:
-    """What a crop's files are called and what is in them."""
-    picture = crop.effects.apply(crop.picture, np.random.default_rng([seed, crop.index, 1]))
-    quality = [cv2.IMWRITE_JPEG_QUALITY, crop.effects.jpeg]
-    yield "jpg", cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]), quality)[1].tobytes()
-    yield "json", json.dumps(label_of(crop), separators=(",", ":")).encode()
-    yield "mask.png", cv2.imencode(".png", crop.mask)[1].tobytes()
+def _files_of_crops(source: Source, settings: tuple[int, str, Hardship], part: tuple[int, int]) -> Files:
+    """Of each crop <index>.jpg, <index>.json and <index>.mask.png, in that order."""
+    seed = settings[0]
+    for crop in CropStudio(_bundle(source), *settings).crops(*part):
+        picture = crop.effects.apply(crop.picture, np.random.default_rng([seed, crop.index, 1]))
+        yield f"{crop.index:08d}.jpg", _jpeg(picture, crop.effects.jpeg)
+        yield f"{crop.index:08d}.json", _json(label_of(crop))
+        yield f"{crop.index:08d}.mask.png", cv2.imencode(".png", crop.mask)[1].tobytes()
+
+
+def _files_of_views(
+    source: Source, settings: tuple[int, str, tuple[int, int], Hardship], part: tuple[int, int]
+) -> Files:
+    """Of each multi-view sample <index>.<view>.jpg for each view, then <index>.json."""
+    for sample in ViewsStudio(_bundle(source), *settings).samples(*part):
+        for view, (picture, effects) in enumerate(zip(sample.developed(settings[0]), sample.effects, strict=True)):
+            yield f"{sample.index:08d}.{view}.jpg", _jpeg(picture, effects.jpeg)
+        yield f"{sample.index:08d}.json", _json(label_of_views(sample))
+
+
+def _jpeg(picture: NDArray[np.uint8], quality: int) -> bytes:
+    bgr = np.ascontiguousarray(picture[..., ::-1])
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+def _json(label: dict[str, Any]) -> bytes:
+    return json.dumps(label, separators=(",", ":")).encode()
 
 
 def label_of(crop: Crop) -> dict[str, Any]:
@@ -238,11 +298,27 @@ def label_of(crop: Crop) -> dict[str, Any]:
         }
         for name, truth in crop.joints.items()
     }
-    others = [{"uv_px": _rounded(one.uv_px, 3), "visibility": one.visibility.tolist()} for one in crop.others]
+    others = [_in_picture(one) for one in crop.others]
     camera = crop.camera.to_dict()
     origin = {"character": crop.character, "clip": crop.clip, "frame": crop.frame, "setting": crop.setting}
     people = {"joints": joints, "others": others, "box_px": _rounded(crop.box_px, 1)}
     return {"index": crop.index, **people, "camera": camera, **origin}
+
+
+def label_of_views(sample: MultiView) -> dict[str, Any]:
+    """A multi-view sample's truth as JSON holds it, as exact as a crop's."""
+    joints = {
+        name: {"xyz_m": _rounded(xyz, 5), "views": [_in_picture(view[name]) for view in sample.joints]}
+        for name, xyz in sample.xyz_m.items()
+    }
+    origin = {"rig": sample.rig, "character": sample.character, "clip": sample.clip, "frame": sample.frame}
+    cameras = [camera.to_dict() for camera in sample.cameras]
+    return {"index": sample.index, "joints": joints, "cameras": cameras, **origin, "setting": sample.setting}
+
+
+def _in_picture(truth: JointTruth) -> dict[str, Any]:
+    """Where joints appear in a picture, and whether they can be seen."""
+    return {"uv_px": _rounded(truth.uv_px, 3), "visibility": truth.visibility.tolist()}
 
 
 def _rounded(values: Any, digits: int) -> Any:

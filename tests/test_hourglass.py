@@ -280,7 +280,7 @@ def test_openvino_gives_the_same_heat_maps(layout):
     assert other.dtype == np.float32 and other.shape == exact.shape
     np.testing.assert_allclose(other, exact, atol=1e-4 * exact.max())
     coarse = HourglassDetector(small(layout), "fresh", flip_test=True, bf16=True, engine="openvino")(crops)
-    np.testing.assert_allclose(coarse, exact, atol=0.1 * exact.max())
+    np.testing.assert_allclose(coarse, exact, atol=0.15 * exact.max())
     assert HourglassDetector(small(layout), "fresh", engine="openvino")(crops[:1]).shape == (1, 16, 64, 64)
 
 
@@ -307,7 +307,8 @@ def test_every_parameter_that_matters_learns(layout):
     unused_skips = {
         key for key, _ in network.named_parameters() if "skip_layer" in key and not key.startswith(changes_width)
     }
-    features = {key for key, _ in network.named_parameters() if key.startswith("photo.")}
+    frozen = network.features.named_parameters(prefix="features") if layout == "harvest" else []
+    features = {key for key, _ in frozen}
     assert still == unused_skips | features
 
 
@@ -330,8 +331,8 @@ def test_our_own_maps_are_probabilities_of_cells_beside_elsewhere():
 
 def test_weights_without_features_take_those_of_the_shipped_detector(tmp_path):
     network = load_hourglass(shipped(PEOPLE))
-    features = load_hourglass(shipped(DETECTOR)).photo.state_dict()
-    assert all(torch.equal(value, features[key]) for key, value in network.photo.state_dict().items())
+    features = load_hourglass(shipped(DETECTOR)).features.state_dict()
+    assert all(torch.equal(value, features[key]) for key, value in network.features.state_dict().items())
     save_hourglass(network, tmp_path / "head.safetensors", features=False)
     again = load_hourglass(tmp_path / "head.safetensors").state_dict()
     assert all(torch.equal(value, again[key]) for key, value in network.state_dict().items())

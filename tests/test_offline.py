@@ -43,8 +43,6 @@ def test_real_footage_needs_no_network_and_no_extra(tmp_path):
         out,
         "--frames",
         "0:8:4",
-        "--detector",
-        "hourglass",
     )
     assert result.returncode == 0, result.stderr
     poses = read_poses(out / "30_poses.parquet")

@@ -25,7 +25,7 @@ from harvest.studio.crops import EASY, GROUP, CropStudio
 from harvest.studio.effects import Effects, draw_effects
 from harvest.studio.motion import CHANNELS
 from harvest.studio.own_motion import KINDS as OWN_KINDS
-from harvest.studio.own_motion import own_clips
+from harvest.studio.own_motion import LOW_KINDS, low_clips, own_clips
 from harvest.studio.people import Casting
 from harvest.studio.plain import TubePerson
 from harvest.studio.presets import PRESETS, takes_of
@@ -78,6 +78,23 @@ def test_our_own_motion_is_smooth_and_stands_on_its_feet(split):
         assert 0.3 < clip.root[:, 2].min() and clip.root[:, 2].max() < 1.2
     other = own_clips("val" if split == "train" else "train")
     assert not np.allclose(clips[0].turns[:50], other[0].turns[:50])
+
+
+@with_assets
+@pytest.mark.parametrize("kind", LOW_KINDS)
+def test_low_poses_are_low_and_touch_the_floor(assets, kind):
+    clips = [clip for clip in low_clips("train") if f"_{kind}_" in clip.name]
+    assert len(clips) == len([clip for clip in low_clips("test") if f"_{kind}_" in clip.name]) == 24
+    person = Casting(assets).person("train", np.random.default_rng(0))
+    below, hips = [], []
+    for clip in clips[::6]:
+        assert np.degrees(2 * np.arccos(min(abs((clip.turns[1:] * clip.turns[:-1]).sum(-1)).min(), 1))) < 25
+        turns, root = assets.motion.perform(person.body, clip, np.array([0, 300]))
+        for transforms in person.body.pose(turns, root).transforms:
+            below.append(float(person.mesh.placed(transforms).vertices[:, 2].min()))
+        hips += list(root[:, 2])
+    assert -0.15 < np.median(below) < 0.15 and -0.3 < min(below) and max(below) < 0.35
+    assert np.median(hips) < {"sit": 0.65, "crouch": 0.6, "crawl": 0.95, "lie": 0.5, "upside_down": 1.6}[kind]
 
 
 def test_between_two_frames_a_clip_turns_evenly():

@@ -6,21 +6,26 @@ import json
 import os
 import signal
 import tarfile
+from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from harvest.detect2d.features import FEATURE_CHANNELS, PhotoFeatures
+from harvest.detect2d.features import FEATURE_CHANNELS, MEAN
 from harvest.detect2d.hourglass_detector import HourglassDetector
-from harvest.detect2d.hourglass_files import build_hourglass, save_hourglass
+from harvest.detect2d.hourglass_files import build_hourglass, load_hourglass, save_hourglass
 from harvest.detect2d.own_hourglass import HarvestHourglass
+from harvest.detect2d.tfjs_file import read_tfjs
+from harvest.detect2d.weights import DETECTOR, shipped
 from harvest.errors import UserError
 from harvest.learn.joints_task import JointsTask, pckh
 from harvest.learn.map_loss import map_loss, target_maps
+from harvest.learn.peers import Peers, fitting, joined
 from harvest.learn.samples import augment, augmentation, find_samples, read_sample
-from harvest.learn.training import CHECKPOINT, CURVE, WEIGHTS, Folders, Samples, Training, TrainSettings, begin
+from harvest.learn.training import CHECKPOINT, CURVE, WEIGHTS, Folders, Samples, Training, TrainSettings, begin, train
 from harvest.skeleton import load_skeleton
 
 SKELETON = load_skeleton("mpii16")
@@ -171,12 +176,12 @@ def test_a_small_net_learns_and_a_run_can_use_it(crops, start, tmp_path):
     images = torch.from_numpy(np.stack([picture.transpose(2, 0, 1) for picture, _ in samples]))
     truth = torch.from_numpy(np.stack([uv for _, uv in samples]))
     before = {key: value.clone() for key, value in training.network.state_dict().items()}
-    losses = [training._learn(images, truth) for _ in range(24)]
+    losses = [training._learn(images, truth, False)[0] for _ in range(24)]
     assert losses[-1] < 0.9 * losses[0]
     after = training.network.state_dict()
     still = [key for key in before if torch.equal(before[key], after[key])]
     assert {key for key in still if before[key].ndim == 4} == {
-        key for key in before if key.startswith("photo.") and before[key].ndim == 4
+        key for key in before if key.startswith("features.") and before[key].ndim == 4
     }
     training.save()
     detector = HourglassDetector.from_file(tmp_path / "t" / WEIGHTS)
@@ -191,7 +196,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(crops, start, tmp_path):
     whole.run()
     half = Training(TASK, Folders(crops, crops), tmp_path / "half", tiny(start))
     for images, truth in half._batches():
-        half._learn(images, truth)
+        half._learn(images, truth, False)
         half.step += 1
         if half.step == 4:
             break
@@ -215,17 +220,58 @@ def test_a_terminated_training_saves_what_it_has_learnt(crops, start, tmp_path):
     training = Training(TASK, Folders(crops), tmp_path / "t", tiny(start, steps=1000))
     learn = training._learn
 
-    def learn_and_be_told(images, truth):
-        loss = learn(images, truth)
+    def learn_and_be_told(images, truth, stops):
+        result = learn(images, truth, stops)
         if training.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return loss
+        return result
 
     training._learn = learn_and_be_told
     before = signal.getsignal(signal.SIGTERM)
     training.run()
-    assert training.step == 3 and signal.getsignal(signal.SIGTERM) == before
-    assert Training(TASK, Folders(crops), tmp_path / "t", tiny(start)).step == 3
+    assert training.step == 4 and signal.getsignal(signal.SIGTERM) == before
+    assert Training(TASK, Folders(crops), tmp_path / "t", tiny(start)).step == 4
+
+
+def test_processes_share_each_batch_and_one_alone_may_end_it(crops):
+    places = find_samples(crops)
+    task = type("Names", (), {"sample": lambda self, place, rng: (np.zeros((4, 4, 3), np.uint8), place)})()
+    settings = dataclasses.replace(TINY, batch=6, steps=9)
+
+    def drawn(peers, step):
+        samples = Samples(task, (places, []), settings, step, peers)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "from_numpy", lambda value: value)
+            return np.array([places.index(samples[index][1]) for index in range(len(samples))]).reshape(
+                -1, samples.batch
+            )
+
+    alone, thirds = drawn(Peers(), 0), [drawn(Peers(rank, 3), 0) for rank in range(3)]
+    np.testing.assert_array_equal(np.hstack(thirds), alone)
+    np.testing.assert_array_equal(drawn(Peers(1, 3), 4), thirds[1][4:])
+    assert fitting(6) == 1 and (torch.cuda.is_available() or fitting(64) == min(len(os.sched_getaffinity(0)), 4))
+
+
+def averaged(folder, peers):
+    """What a process knows after two rounds, of which it wants the second to be the last if it is not the first."""
+    own = [torch.full((2, 3), float(peers.rank)), torch.arange(4.0) * peers.rank]
+    stops = [peers.average(own, False), peers.average([], peers.rank > 0)]
+    np.savez(folder / f"{peers.rank}.npz", *own, stops=stops)
+
+
+def test_processes_average_what_they_have_and_stop_together(tmp_path):
+    with joined(2, partial(averaged, tmp_path)) as peers:
+        averaged(tmp_path, peers)
+    for rank in range(2):
+        stored = np.load(tmp_path / f"{rank}.npz")
+        np.testing.assert_array_equal(stored["arr_0"], np.full((2, 3), 0.5))
+        np.testing.assert_array_equal(stored["arr_1"], np.arange(4) / 2)
+        assert stored["stops"].tolist() == [False, True]
+
+
+def test_a_batch_without_equal_parts_is_refused(crops, start, tmp_path):
+    with pytest.raises(UserError, match="a batch of 2 has no 3 equal parts"):
+        train(TASK, Folders(crops), tmp_path / "t", tiny(start), processes=3)
 
 
 def test_a_second_folder_gives_its_share_of_the_samples(crops):
@@ -234,7 +280,7 @@ def test_a_second_folder_gives_its_share_of_the_samples(crops):
     settings = dataclasses.replace(TINY, steps=500, share=0.3)
     drawn = []
     for more in ([], places[:1]):
-        samples = Samples(task, (places[1:], more), settings, 0)
+        samples = Samples(task, (places[1:], more), settings, 0, Peers())
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch, "from_numpy", lambda value: value)
             drawn.append([samples[index][1] for index in range(1000)])
@@ -250,81 +296,49 @@ def test_a_training_begins_with_what_fits_of_other_weights(start, tmp_path):
     save_hourglass(build_hourglass("bearpaw", 1, 16), other)
     with pytest.raises(UserError, match="another kind of hourglass"):
         begin(TASK, tiny(other))
-    torch.save({"_conv_stem.weight": torch.zeros(1)}, tmp_path / "lite.pth")
-    with pytest.raises(UserError, match="not the weights of EfficientNet-Lite0"):
-        begin(TASK, tiny(tmp_path / "lite.pth"))
+    (tmp_path / "model.json").write_text("{}")
+    with pytest.raises(UserError, match=r"cannot be read as a TensorFlow\.js model"):
+        begin(TASK, tiny(tmp_path / "model.json"))
+    write_tfjs(tmp_path / "model.json", {"conv": np.zeros((3, 3, 3, 32), np.float16)})
+    with pytest.raises(UserError, match="not the weights of MoveNet Thunder"):
+        begin(TASK, tiny(tmp_path / "model.json"))
 
 
-def test_published_features_are_taken_with_their_batch_norms():
-    """A checkpoint under the published names, computed layer by layer with its norms apart."""
-    torch.manual_seed(0)
-    weights, blocks = published_names()
-    features = PhotoFeatures()
-    features.load_published(weights)
-    x = torch.rand(1, 3, 64, 64)
+def write_tfjs(path, arrays):
+    """A model.json and its binary file: floats as float16, the rest as it is."""
+    entries = []
+    for name, array in arrays.items():
+        entries.append({"name": name, "shape": list(array.shape), "dtype": str(array.dtype)})
+        if array.dtype == np.float16:
+            entries[-1] |= {"dtype": "float32", "quantization": {"dtype": "float16"}}
+    path.with_name("weights.bin").write_bytes(b"".join(array.tobytes() for array in arrays.values()))
+    path.write_text(json.dumps({"weightsManifest": [{"paths": ["weights.bin"], "weights": entries}]}))
+
+
+def test_tensorflow_files_are_read_tensor_by_tensor(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"shape": np.array([2, 3], np.int32), "a": rng.normal(size=(2, 3)).astype(np.float16), "b": np.float32(7)}
+    write_tfjs(tmp_path / "model.json", {name: np.asarray(array) for name, array in arrays.items()})
+    found = read_tfjs(tmp_path / "model.json")
+    assert set(found) == {"a", "b"} and found["b"] == 7
+    np.testing.assert_array_equal(found["a"], arrays["a"].astype(np.float32))
+
+
+def test_the_features_are_what_the_published_network_computes():
+    """Against MoveNet itself, computed by TensorFlow.js on a pattern; of each level the stored cells."""
+    stored = np.load(Path(__file__).parent / "movenet_features.npz")
+    y, x, c = np.meshgrid(range(256), range(256), range(3), indexing="ij")
+    pattern = ((x * (c + 1) + y * y * (3 - c) + x * y // 7) % 256).astype(np.float32) / 255
+    features = load_hourglass(shipped(DETECTOR)).features
     with torch.no_grad():
-        found = features(x - 127 / 255)
-        expected = as_published(weights, blocks, (x * 255 - 127) / 128)
+        found = features(torch.from_numpy(pattern.transpose(2, 0, 1) - MEAN)[None])
     assert [maps.shape[1] for maps in found] == list(FEATURE_CHANNELS)
-    for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
-
-
-def published_names():
-    """Weights of chance under EfficientNet-Lite0's names, and for each block (growth, kernel, stride)."""
-    plan = [
-        (1, 3, 1, 1, 16),
-        (2, 3, 2, 6, 24),
-        (2, 5, 2, 6, 40),
-        (3, 3, 2, 6, 80),
-        (3, 5, 1, 6, 112),
-        (4, 5, 2, 6, 192),
-    ]
-    weights, blocks, channels = {}, [], 32
-
-    def layer(conv, norm, shape):
-        weights[f"{conv}.weight"] = torch.randn(shape) * (2 / np.prod(shape[1:])) ** 0.5
-        weights[f"{norm}.weight"], weights[f"{norm}.bias"] = 1 + 0.2 * torch.rand(shape[0]), 0.1 * torch.randn(shape[0])
-        weights[f"{norm}.running_mean"] = 0.1 * torch.randn(shape[0])
-        weights[f"{norm}.running_var"] = 0.5 + torch.rand(shape[0])
-
-    layer("_conv_stem", "_bn0", (32, 3, 3, 3))
-    for count, kernel, stride, growth, out in [*plan, (1, 3, 1, 6, 320)]:
-        for row in range(count):
-            name, inside = f"_blocks.{len(blocks)}.", channels * growth
-            if growth > 1:
-                layer(f"{name}_expand_conv", f"{name}_bn0", (inside, channels, 1, 1))
-            layer(f"{name}_depthwise_conv", f"{name}_bn1", (inside, 1, kernel, kernel))
-            layer(f"{name}_project_conv", f"{name}_bn2", (out, inside, 1, 1))
-            blocks.append((growth, kernel, stride if row == 0 else 1))
-            channels = out
-    return weights, blocks
-
-
-def as_published(weights, blocks, x):
-    """Outputs of blocks 2, 4, 10 and 15."""
-
-    def layer(x, conv, norm, stride=1, apart=False):
-        kernel = weights[f"{conv}.weight"]
-        size = kernel.shape[-1]
-        whole = max((-(-x.shape[-1] // stride) - 1) * stride + size - x.shape[-1], 0)  # as TensorFlow's "same"
-        x = torch.nn.functional.pad(x, (whole // 2, whole - whole // 2) * 2)
-        y = torch.nn.functional.conv2d(x, kernel, stride=stride, groups=x.shape[1] if apart else 1)
-        mean, var = weights[f"{norm}.running_mean"], weights[f"{norm}.running_var"]
-        return torch.nn.functional.batch_norm(
-            y, mean, var, weights[f"{norm}.weight"], weights[f"{norm}.bias"], eps=1e-3
+    for level, maps in enumerate(found):
+        step = maps.shape[-1] // 2
+        expected = stored[f"level_{level}"]
+        np.testing.assert_allclose(
+            maps[0, :, step // 2 :: step, step // 2 :: step], expected, atol=1e-4 * expected.max()
         )
-
-    x, given = torch.nn.functional.relu6(layer(x, "_conv_stem", "_bn0", 2)), []
-    for index, (growth, _, stride) in enumerate(blocks):
-        name = f"_blocks.{index}."
-        y = x if growth == 1 else torch.nn.functional.relu6(layer(x, f"{name}_expand_conv", f"{name}_bn0"))
-        y = torch.nn.functional.relu6(layer(y, f"{name}_depthwise_conv", f"{name}_bn1", stride, apart=True))
-        y = layer(y, f"{name}_project_conv", f"{name}_bn2")
-        x = x + y if stride == 1 and x.shape == y.shape else y
-        if index in (2, 4, 10, 15):
-            given.append(x)
-    return given
 
 
 def test_pckh_counts_joints_within_a_share_of_the_head(crops):
@@ -351,5 +365,8 @@ def test_the_command_trains_and_goes_on(crops, start, harvest_command, tmp_path)
     result = harvest_command(*command, "--steps", "3", "--batch", "2")
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "m" / WEIGHTS).is_file() and WEIGHTS in result.stdout
+    together = (*command[:4], "--out", tmp_path / "two", *command[6:], "--processes", "2")
+    result = harvest_command(*together, "--steps", "2", "--batch", "4")
+    assert result.returncode == 0 and (tmp_path / "two" / WEIGHTS).is_file(), result.stderr
     result = harvest_command(*command, "--steps", "4", "--batch", "4")
     assert result.returncode == 2 and "batch 2 (now 4)" in result.stderr

@@ -37,7 +37,7 @@ _SCORE_OF_STACK = {
     "bearpaw": r"score\.\d+\.weight",
     "harvest": r"score\.\d+\.weight",
 }
-_FEATURES, _BRINGS = "photo.", _OWN_PARAMETER["harvest"]
+_FEATURES, _BRINGS = "features.", _OWN_PARAMETER["harvest"]
 _NEEDED = "give the .pth, .pt, .tar or .safetensors weights of a princeton-vl or bearpaw stacked hourglass"
 
 
@@ -70,7 +70,7 @@ def save_hourglass(
 
     Args:
         joints: names to write instead of `network.joints`, as many.
-        features: False leaves out the features of photographs; then those of the shipped detector are taken.
+        features: False leaves out the published features; then those of the shipped detector are taken.
     Raises:
         UserError: another suffix than .safetensors, no such folder, or another number of names than heat maps.
     """

@@ -1,4 +1,4 @@
-"""Our own hourglass: behind features of photographs, coarse before fine, with maps that are probabilities."""
+"""Our own hourglass: behind published features of people, coarse before fine, with maps that are probabilities."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harvest.detect2d.features import FEATURE_CHANNELS, MEAN, PhotoFeatures
+from harvest.detect2d.features import FEATURE_CHANNELS, MEAN, PeopleFeatures
 from harvest.detect2d.hourglass import (
     SIGMA_CELLS,
     BearpawLevels,
@@ -56,7 +56,7 @@ class HarvestHourglass(StackedHourglass):
         super().__init__(stacks, width, joints, blocks)
         finest, *coarse = FEATURE_CHANNELS
         each, between, fine = range(stacks), range(stacks - 1), fine_width(width)
-        self.photo = PhotoFeatures().requires_grad_(False)
+        self.features = PeopleFeatures().requires_grad_(False)
         self.bring = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in coarse)
         self.hg = nn.ModuleList(BearpawLevels(width, blocks, POOLINGS) for _ in each)
         self.res = nn.ModuleList(bearpaw_residuals(width, blocks) for _ in each)
@@ -78,7 +78,7 @@ class HarvestHourglass(StackedHourglass):
 
     def all_scores(self, images: Tensor) -> list[Tensor]:
         """Logits of every hourglass (B, J, H/8, W/8), and the fine ones (B, J, H/4, W/4)."""
-        finest, *coarse = self.photo(images)
+        finest, *coarse = self.features(images)
         x, *others = (bring(features) for bring, features in zip(self.bring, coarse, strict=True))
         for power, other in enumerate(others, start=1):
             x = x + functional.interpolate(other, scale_factor=2**power, mode="nearest")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,15 +21,16 @@ Floats = NDArray[np.float64]
 CROP_PX = 256
 LABEL_SETS = ("mpii16", "coco17", "h36m17")
 TURN_SHARE, TURN_DEG, SCALE, SHIFT = 0.4, 30.0, 0.25, 0.06
+Part = tuple[int, int]  # offset and size of a file in a shard
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a sample lies: its shard, and offset and size of picture and label in it."""
+    """Where a sample lies: its shard, and picture and label in it."""
 
     shard: Path
-    picture: tuple[int, int]
-    label: tuple[int, int]
+    picture: Part
+    label: Part
 
 
 def find_samples(folder: Path) -> list[Place]:
@@ -38,17 +39,46 @@ def find_samples(folder: Path) -> list[Place]:
     Raises:
         UserError: there is none.
     """
-    places = []
-    for shard in sorted(folder.glob("*.tar")):
-        parts: dict[str, dict[str, tuple[int, int]]] = {}
-        with tarfile.open(shard) as tar:
-            for member in tar:
-                index, _, kind = member.name.partition(".")
-                parts.setdefault(index, {})[kind] = member.offset_data, member.size
-        places += [Place(shard, part["jpg"], part["json"]) for part in parts.values() if {"jpg", "json"} <= part.keys()]
+    places = [
+        Place(shard, files["jpg"], files["json"])
+        for shard, files in files_of_samples(folder)
+        if {"jpg", "json"} <= files.keys()
+    ]
     if not places:
         raise UserError(f"{folder} holds no crops; make some with `harvest studio crops --out {folder}`")
     return places
+
+
+def files_of_samples(folder: Path) -> Iterator[tuple[Path, dict[str, Part]]]:
+    """Of each sample in a folder of shards, in the order of their index: its shard, and where its files lie, by what
+    follows the index in their names.
+    """
+    for shard in sorted(folder.glob("*.tar")):
+        samples: dict[str, dict[str, Part]] = {}
+        with tarfile.open(shard) as tar:
+            for member in tar:
+                index, _, kind = member.name.partition(".")
+                samples.setdefault(index, {})[kind] = member.offset_data, member.size
+        for files in samples.values():
+            yield shard, files
+
+
+def read_parts(shard: Path, parts: Sequence[Part]) -> list[bytes]:
+    """What some files of a shard hold."""
+    with shard.open("rb") as file:
+        return [_part(file, *part) for part in parts]
+
+
+def decode_picture(content: bytes, shard: Path, command: str = "crops") -> NDArray[np.uint8]:
+    """A picture (H, W, 3) RGB out of a shard that `harvest studio COMMAND` made.
+
+    Raises:
+        UserError: it is broken.
+    """
+    found = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    if found is None:
+        raise UserError(f"{shard} holds a broken picture; delete it and run `harvest studio {command}` again")
+    return np.ascontiguousarray(found[..., ::-1], np.uint8)
 
 
 def read_files(place: Place) -> tuple[NDArray[np.uint8], bytes]:
@@ -57,12 +87,8 @@ def read_files(place: Place) -> tuple[NDArray[np.uint8], bytes]:
     Raises:
         UserError: the picture is broken.
     """
-    with place.shard.open("rb") as file:
-        picture, label = (_part(file, *part) for part in (place.picture, place.label))
-    found = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
-    if found is None:
-        raise UserError(f"{place.shard} holds a broken picture; delete it and run `harvest studio crops` again")
-    return np.ascontiguousarray(found[..., ::-1], np.uint8), label
+    picture, label = read_parts(place.shard, (place.picture, place.label))
+    return decode_picture(picture, place.shard), label
 
 
 def read_sample(place: Place, joints: Sequence[str]) -> tuple[NDArray[np.uint8], Floats, NDArray[np.int8]]:
@@ -74,18 +100,24 @@ def read_sample(place: Place, joints: Sequence[str]) -> tuple[NDArray[np.uint8],
     found, label = read_files(place)
     sets = json.loads(label)["joints"]
     uv, visibility = np.full((len(joints), 2), np.nan), np.zeros(len(joints), np.int8)
-    names = tuple((name, tuple(sets[name]["names"]) if "names" in sets[name] else None) for name in sets)
-    for index, (name, row) in enumerate(_rows(tuple(joints), names)):
+    for index, (name, row) in enumerate(rows_of(joints, sets)):
         if name and sets[name]["uv_px"][row] is not None:
             uv[index], visibility[index] = sets[name]["uv_px"][row], sets[name]["visibility"][row]
     return found, uv, visibility
+
+
+def rows_of(joints: Sequence[str], sets: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, int], ...]:
+    """For each joint the first set of a label that gives it, and its row there; ("", 0) if none does."""
+    return _rows(
+        tuple(joints),
+        tuple((name, tuple(those["names"]) if "names" in those else None) for name, those in sets.items()),
+    )
 
 
 @cache
 def _rows(
     joints: tuple[str, ...], given: tuple[tuple[str, tuple[str, ...] | None], ...]
 ) -> tuple[tuple[str, int], ...]:
-    """For each joint the set that gives it, and its row there; ("", 0) if none does."""
     own = {name: names for name, names in given if names is not None}
     sets = {name: load_skeleton(name).joints for name in LABEL_SETS if (name, None) in given} | own
     found = [next((name for name, those in sets.items() if joint in those), "") for joint in joints]

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -21,10 +22,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from harvest.detect2d.features import PUBLISHED_KEY
-from harvest.detect2d.hourglass_files import load_hourglass, read_weights, save_hourglass
+from harvest.detect2d.hourglass_files import load_hourglass, save_hourglass
 from harvest.detect2d.own_hourglass import HarvestHourglass
+from harvest.detect2d.tfjs_file import read_tfjs
 from harvest.errors import UserError
+from harvest.learn.peers import Peers, joined
 from harvest.learn.samples import Place, find_samples
 from harvest.memory import keep_memory
 
@@ -96,19 +98,23 @@ class Folders:
 class Samples(Dataset[tuple[Tensor, Tensor]]):
     """Sample k of the endless, shuffled and augmented sequence of a seed; the same whoever asks for it."""
 
-    def __init__(self, task: Task, places: Sequence[list[Place]], settings: TrainSettings, first: int) -> None:
-        """Take the samples of both folders, and the number of the first one that will be asked for."""
-        self._task, self._settings, self._first = task, settings, first
+    def __init__(
+        self, task: Task, places: Sequence[list[Place]], settings: TrainSettings, step: int, peers: Peers
+    ) -> None:
+        """Take the samples of both folders, and the batch to begin with, of which a process has its part."""
+        self._task, self._settings, self._step, self._peers = task, settings, step, peers
+        self.batch = settings.batch // peers.count
         self._places, self._more = places
         self._order: tuple[int, NDArray[np.int64]] = -1, np.empty(0, np.int64)
 
     def __len__(self) -> int:
         """All that is left of the training."""
-        return self._settings.steps * self._settings.batch - self._first
+        return max(self._settings.steps - self._step, 0) * self.batch
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Picture (3, 256, 256) uint8 and its truth."""
-        number = index + self._first
+        step, row = divmod(index, self.batch)
+        number = (self._step + step) * self._settings.batch + self._peers.rank * self.batch + row
         epoch, row = divmod(number, len(self._places))
         if self._order[0] != epoch:
             self._order = epoch, np.random.default_rng([self._settings.seed, epoch]).permutation(len(self._places))
@@ -123,13 +129,15 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
 class Training:
     """A training in a folder: begins anew, or goes on where a checkpoint of the same settings stands."""
 
-    def __init__(self, task: Task, folders: Folders, out: Path, settings: TrainSettings) -> None:
+    def __init__(
+        self, task: Task, folders: Folders, out: Path, settings: TrainSettings, peers: Peers | None = None
+    ) -> None:
         """Find the samples, build or load the network.
 
         Raises:
             UserError: no samples, or a checkpoint of other settings.
         """
-        self.task, self.settings, self.out = task, settings, out
+        self.task, self.settings, self.out, self._peers = task, settings, out, peers or Peers()
         self._places = find_samples(folders.learn), find_samples(folders.more) if folders.more else []
         self._validation = find_samples(folders.measure)[: settings.validate] if folders.measure else []
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -168,43 +176,45 @@ class Training:
 
     def _run(self, most_seconds: float, asked_to_stop: threading.Event) -> None:
         begin = saved = time.monotonic()
-        bar = tqdm(total=self.settings.steps, initial=self.step, desc="train", unit="batch")
+        first = self._peers.rank == 0
+        bar = tqdm(total=self.settings.steps, initial=self.step, desc="train", unit="batch", disable=not first)
         keep_memory()
         for images, truth in self._batches():
-            loss = self._learn(images, truth)
+            stops = asked_to_stop.is_set() or time.monotonic() - begin > most_seconds
+            loss, stops = self._learn(images, truth, stops)
             self.step += 1
             bar.update()
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-            now = time.monotonic()
-            if self._validation and self.step % self.settings.validate_every == 0:
+            if first and self._validation and self.step % self.settings.validate_every == 0:
                 self._note(loss)
-            stops = asked_to_stop.is_set() or now - begin > most_seconds
-            if now - saved > self.settings.checkpoint_s or stops:
+            now = time.monotonic()
+            if first and now - saved > self.settings.checkpoint_s:
                 self.seconds += now - saved
                 saved = now
                 self.save()
-                if stops:
-                    break
+            if stops:
+                break
         self.seconds += time.monotonic() - saved
         bar.close()
-        self.save()
+        if first:
+            self.save()
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        samples = Samples(self.task, self._places, self.settings, self.step * self.settings.batch)
-        if len(samples) <= 0:
+        samples = Samples(self.task, self._places, self.settings, self.step, self._peers)
+        if len(samples) == 0:
             return
         # Spawned, not forked: OpenCV's threads do not survive a fork.
         yield from DataLoader(
             samples,
-            self.settings.batch,
+            samples.batch,
             num_workers=1,
             prefetch_factor=4,
             worker_init_fn=_one_thread,
             multiprocessing_context="spawn",
         )
 
-    def _learn(self, images: Tensor, truth: Tensor) -> float:
-        """One step; gives the loss of the fine maps."""
+    def _learn(self, images: Tensor, truth: Tensor, stops: bool) -> tuple[float, bool]:
+        """One step; gives the loss of the fine maps, and whether a process wants it to be the last."""
         s = self.settings
         for group in self.optimizer.param_groups:
             group["lr"] = s.rate * min(1.0, (self.step + 1) / s.warm, 0.02 + _cosine(self.step / s.steps))
@@ -212,6 +222,9 @@ class Training:
         errors = [self.task.loss(scores, truth.to(self.device)) for scores in self._scores(images)]
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(errors).sum().backward()
+        slopes = [value.grad for value in self.network.parameters() if value.grad is not None]
+        counts = [value for value in self.network.buffers() if value.dtype.is_floating_point]
+        stops = self._peers.average([*slopes, *counts], stops)
         self.optimizer.step()
         with torch.no_grad():
             keep = min(s.ema, (self.step + 1) / (self.step + 10))
@@ -221,7 +234,7 @@ class Training:
                     self.mean[key].lerp_(now[key], 1 - keep)
                 else:
                     self.mean[key].copy_(now[key])
-        return float(errors[-1].detach())
+        return float(errors[-1].detach()), stops
 
     def _scores(self, images: Tensor) -> list[Tensor]:
         mean_rgb = torch.tensor(self.network.mean_rgb, device=self.device)[:, None, None]
@@ -263,19 +276,42 @@ class Training:
         draw_curve(path, path.with_suffix(".png"))
 
 
+def train(
+    task: Task,
+    folders: Folders,
+    out: Path,
+    settings: TrainSettings,
+    processes: int = 1,
+    most_seconds: float = float("inf"),
+) -> None:
+    """Train in a folder, in so many processes that share each batch.
+
+    Raises:
+        UserError: no samples, no such weights, a checkpoint of other settings, or a batch without such parts.
+    """
+    if settings.batch % processes:
+        raise UserError(f"a batch of {settings.batch} has no {processes} equal parts; give another --batch")
+    training = Training(task, folders, out, settings, Peers(0, processes))
+    with joined(processes, partial(_take_part, task, folders, out, settings)):
+        training.run(most_seconds)
+
+
+def _take_part(task: Task, folders: Folders, out: Path, settings: TrainSettings, peers: Peers) -> None:
+    Training(task, folders, out, settings, peers).run()
+
+
 def begin(task: Task, settings: TrainSettings) -> HarvestHourglass:
     """A network to train: of `start` what fits, all else fresh.
 
     A start of fewer stacks gives its stacks; new ones begin with maps that say nothing.
 
     Raises:
-        UserError: `start` is no weights file, neither of our hourglass nor of EfficientNet-Lite0.
+        UserError: `start` is no weights file, neither of our hourglass nor MoveNet's model.json.
     """
     network = HarvestHourglass(settings.stacks, settings.width, task.maps)
     task.prepare(network)
-    weights, _ = read_weights(Path(settings.start))
-    if PUBLISHED_KEY in weights:
-        network.photo.load_published(weights)
+    if Path(settings.start).suffix == ".json":
+        network.features.load_published(read_tfjs(Path(settings.start)))
         return network
     given = load_hourglass(settings.start).state_dict()
     own = network.state_dict()

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.covariance import fit_covariance
 from calib.rig import Rig
-from calib.triangulate import reprojection_error_px, triangulate_dlt, triangulate_ransac
+from calib.triangulate import triangulate_dlt, triangulate_ransac
 from harvest.reconstruct.evidence import SUPPORT, flip_log_odds, sample_maps
 from harvest.reconstruct.peaks import peak_points
 from harvest.reconstruct.pictorial import FramePose, PictorialModel, invert_affine
@@ -66,7 +67,7 @@ def triangulate(rig: Rig, maps: Heatmaps, times_s: Floats, method: str) -> Poses
         xyz, used = triangulate_ransac(rig, uv, weight, threshold_px(maps))
     used &= np.isfinite(xyz).all(axis=1)
     cell_px = threshold_px(maps) / RANSAC_PER_CROP / maps.score.shape[-1]
-    cov = _fit_covariance(rig, xyz, uv, used, cell_px / np.sqrt(12.0))
+    cov = fit_covariance(rig, xyz, uv, used, cell_px / np.sqrt(12.0))
     counted = np.maximum(used.sum(axis=0), 1)
     confidence = np.clip((weight * used).sum(axis=0) / counted, 0.0, 1.0)
     return Poses3D(
@@ -80,20 +81,6 @@ def triangulate(rig: Rig, maps: Heatmaps, times_s: Floats, method: str) -> Poses
         n_views=used.sum(axis=0).reshape(t, j),
         flip=np.full((t, v), np.nan),
     )
-
-
-def _fit_covariance(rig: Rig, xyz: Floats, uv: Floats, used: NDArray[np.bool_], least_px: float) -> Floats:
-    """(N, 3, 3) covariance of points fitted to the used views, square metres; NaN where there is no point."""
-    h = 1e-4
-    J = np.stack([(rig.project(xyz + h * a) - rig.project(xyz - h * a)) / (2 * h) for a in np.eye(3)], -1)
-    error = np.where(used, reprojection_error_px(rig, xyz, uv), 0.0)
-    freedom = np.maximum(2 * used.sum(axis=0) - 3, 1)
-    variance = np.maximum((error**2).sum(axis=0) / freedom, least_px**2)
-    H = np.einsum("vn,vnai,vnaj->nij", used.astype(np.float64), np.nan_to_num(J), np.nan_to_num(J))
-    good = (used.sum(axis=0) >= 2) & (np.linalg.cond(H) < 1e12)
-    cov = np.full(H.shape, np.nan)
-    cov[good] = np.linalg.inv(H[good]) * variance[good, None, None]
-    return cov
 
 
 @dataclass(frozen=True)

@@ -50,17 +50,41 @@ def sheet_of_crops(shard: Path, out: Path) -> None:
     tiles = []
     with tarfile.open(shard) as tar:
         names = [name for name in tar.getnames() if name.endswith(".jpg")]
-        step = max(len(names) // (COLUMNS * ROWS), 1)
-        for place, name in enumerate(names[::step][: COLUMNS * ROWS]):
-            found = cv2.imdecode(np.frombuffer(_read(tar, name), np.uint8), cv2.IMREAD_COLOR)
-            assert found is not None  # we wrote it
-            picture = np.asarray(found[..., ::-1], np.uint8)
-            if place % 2:
-                truth = json.loads(_read(tar, name[:-3] + "json"))["joints"]["coco17"]
-                uv = np.array([[np.nan, np.nan] if point is None else point for point in truth["uv_px"]])
-                picture = draw_joints(picture, uv, np.array(truth["visibility"]), "coco17")
-            tiles.append(_tile(picture))
+        for place, name in enumerate(_spread(names, COLUMNS * ROWS)):
+            truth = json.loads(_read(tar, name[:-3] + "json"))["joints"]["coco17"] if place % 2 else None
+            tiles.append(_crop_tile(_read(tar, name), truth))
     _save(tiles, COLUMNS, out)
+
+
+def sheet_of_views(shard: Path, out: Path) -> None:
+    """Multi-view samples of a shard, a row each of up to COLUMNS views, COCO's joints over every other sample."""
+    tiles = []
+    with tarfile.open(shard) as tar:
+        names = [name for name in tar.getnames() if name.endswith(".json")]
+        for place, name in enumerate(_spread(names, ROWS)):
+            truths = json.loads(_read(tar, name))["joints"]["coco17"]["views"][:COLUMNS]
+            row = [
+                _crop_tile(_read(tar, f"{name[:-4]}{view}.jpg"), truth if place % 2 else None)
+                for view, truth in enumerate(truths)
+            ]
+            tiles += row + [np.zeros((TILE_PX, TILE_PX, 3), np.uint8)] * (COLUMNS - len(row))
+    _save(tiles, COLUMNS, out)
+
+
+def _spread(names: list[str], most: int) -> list[str]:
+    """At most so many of the names, evenly spread."""
+    return names[:: max(len(names) // most, 1)][:most]
+
+
+def _crop_tile(jpg: bytes, truth: dict[str, Any] | None) -> Bytes:
+    """A picture in a square, with COCO's joints over it if a label of them is given."""
+    found = cv2.imdecode(np.frombuffer(jpg, np.uint8), cv2.IMREAD_COLOR)
+    assert found is not None  # we wrote it
+    picture = np.asarray(found[..., ::-1], np.uint8)
+    if truth is not None:
+        uv = np.array([[np.nan, np.nan] if point is None else point for point in truth["uv_px"]])
+        picture = draw_joints(picture, uv, np.array(truth["visibility"]), "coco17")
+    return _tile(picture)
 
 
 def _read(tar: tarfile.TarFile, name: str) -> bytes:

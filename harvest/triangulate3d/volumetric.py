@@ -7,6 +7,7 @@ one to pixels of the crop). Lenses that bend light need more than a matrix: `agg
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -23,7 +24,7 @@ CHANNELS = 32  # of the voxels (Iskakov et al. 2019, section 3.2: K)
 NEAREST_M = 1e-6  # depth at which a camera begins to see
 _AWAY = -10.0  # a cell outside every map
 LEVELS = 5  # halvings inside the volume network
-_FIRST, _WIDE = 16, 32  # its channels at full size
+WIDTH = 32  # its channels at full size; half as many after its first convolution
 _KERNEL = 7  # of its first convolution
 
 
@@ -143,7 +144,8 @@ def aggregate(
         cells_of_view: of a view's number, the cells (B, n, n, n, 2) as (x, y) where it sees the voxels; NaN, infinite
             or outside the map where it does not. Called up to three times.
         how: "sum" over views; "confidence", the mean weighted by `confidence`; "softmax", the mean weighted by the
-            softmax over views of what they show.
+            softmax over views of what they show. In both means, as published, a view that there is but that does not
+            see a voxel takes part with a 0: it draws the mean towards 0, and a softmax gives it the share of a 0.
         confidence: (B, V, C) or (B, V, 1), >= 0, for "confidence" and only for it.
         seen: (B, V) bool, which views there are; None: all. Without any, the voxels are 0.
     Raises:
@@ -282,23 +284,29 @@ class VolumeNetwork(nn.Module):
     Source: Moon et al. 2018 ("V2V-PoseNet"), as deep as in Iskakov et al. 2019 (eq. 12).
     """
 
-    def __init__(self, channels: int, joints: int, levels: int = LEVELS) -> None:
-        """Fresh parameters."""
+    def __init__(self, channels: int, joints: int, levels: int = LEVELS, width: int = WIDTH) -> None:
+        """Fresh parameters, of `width` channels at full size.
+
+        Raises:
+            ValueError: a width that cannot be halved.
+        """
         super().__init__()
+        if width < 2 or width % 2:
+            raise ValueError(f"the width must be even and 2 or more, got {width}")
         self.levels = levels
         self.front = nn.Sequential(
-            _layer(channels, _FIRST, _KERNEL),
-            _residual(_FIRST, _WIDE),
-            _residual(_WIDE, _WIDE),
-            _residual(_WIDE, _WIDE),
+            _layer(channels, width // 2, _KERNEL),
+            _residual(width // 2, width),
+            _residual(width, width),
+            _residual(width, width),
         )
-        widths = [_WIDE, 2 * _WIDE, *[4 * _WIDE] * (levels - 1)][: levels + 1]
+        widths = [width, 2 * width, *[4 * width] * (levels - 1)][: levels + 1]
         inner: nn.Module = _residual(widths[-1], widths[-1])
         for outside, inside in zip(widths[-2::-1], widths[:0:-1], strict=True):
             inner = _Level(outside, inside, inner)
         self.middle = inner
-        self.back = nn.Sequential(_residual(_WIDE, _WIDE), _layer(_WIDE, _WIDE, 1), _layer(_WIDE, _WIDE, 1))
-        self.out = nn.Conv3d(_WIDE, joints, 1)
+        self.back = nn.Sequential(_residual(width, width), _layer(width, width, 1), _layer(width, width, 1))
+        self.out = nn.Conv3d(width, joints, 1)
         for part in self.modules():
             if isinstance(part, nn.Conv3d | nn.ConvTranspose3d):
                 nn.init.xavier_normal_(part.weight)
@@ -306,14 +314,18 @@ class VolumeNetwork(nn.Module):
                 nn.init.zeros_(part.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Volumes before any softmax.
+        """Volumes before any softmax, in the parameters' precision even where autocast has the rest in 8 bits, whose
+        steps would show in a logit of 10.
 
         Raises:
             ValueError: a side that cannot be halved so often.
         """
         if any(n % 2**self.levels for n in x.shape[-3:]):
             raise ValueError(f"voxels a side must be a multiple of {2**self.levels}, got {tuple(x.shape[-3:])}")
-        volume: Tensor = self.out(self.back(self.middle(self.front(x))))
+        features = self.back(self.middle(self.front(x)))
+        kind = x.device.type
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+            volume: Tensor = self.out(features.to(self.out.weight.dtype))
         return volume
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -27,6 +27,10 @@ from harvest.store.tables import read_boxes, read_poses, table_fingerprint, writ
 from harvest.types import Heatmaps, PersonBoxes, Poses3D
 from pipelines.capture import Capture
 from pipelines.settings import ReconstructSettings
+from pipelines.stages.learnt import LEARNT, own_joints, poses_of_joints, triangulator_of
+
+if TYPE_CHECKING:
+    from harvest.triangulate3d.map_files import Triangulator
 
 BLOCK_FRAMES = 32
 SAMPLE_FRAMES = 60  # evenly spread frames from which limb lengths and the box's side are estimated
@@ -34,12 +38,15 @@ SAMPLE_FRAMES = 60  # evenly spread frames from which limb lengths and the box's
 
 @dataclass(frozen=True)
 class Body:
-    """What is the same in all frames: skeleton, limb lengths, the side of the box in metres, the maps' sharpness."""
+    """What is the same in all frames: skeleton, limb lengths, the side of the box in metres, the maps' sharpness, and
+    the network of a method that is learnt.
+    """
 
     skeleton: Skeleton
     lengths: LimbLengths
     side_m: float
     sharpness: float
+    network: Triangulator | None = None
 
 
 def skeleton_for(joints: tuple[str, ...], chosen: str | None) -> Skeleton:
@@ -58,9 +65,20 @@ def skeleton_for(joints: tuple[str, ...], chosen: str | None) -> Skeleton:
     return dataclasses.replace(skeleton, latent=skeleton.latent | (set(skeleton.joints) - shown))
 
 
-def measure_body(rig: Rig, store: HeatmapStore, boxes: PersonBoxes, settings: ReconstructSettings) -> Body:
-    """Skeleton, limb lengths and box side, from a sample of the frames."""
-    skeleton = skeleton_for(store.joints, settings.skeleton)
+def measure_body(
+    rig: Rig,
+    store: HeatmapStore,
+    boxes: PersonBoxes,
+    settings: ReconstructSettings,
+    network: Triangulator | None = None,
+) -> Body:
+    """Skeleton, limb lengths and box side, from a sample of the frames; a network with joints of its own names the
+    skeleton, unless the settings do.
+    """
+    name, own = settings.skeleton, own_joints(network)
+    if name is None and own is not None:
+        name = skeleton_for(own, None).name
+    skeleton = skeleton_for(store.joints, name)
     places = np.unique(np.linspace(0, len(store) - 1, min(SAMPLE_FRAMES, len(store))).round().astype(int))
     xyz = []
     with tqdm(total=len(places), desc="measure", unit="frame") as bar:
@@ -75,7 +93,7 @@ def measure_body(rig: Rig, store: HeatmapStore, boxes: PersonBoxes, settings: Re
     else:
         lengths = estimate_limb_lengths(skeleton, joints)
     side = settings.box_side_m or box_side_m(joints, centre, radius)
-    return Body(skeleton, lengths, side, store.sharpness)
+    return Body(skeleton, lengths, side, store.sharpness, network)
 
 
 def run_reconstruct(
@@ -84,7 +102,7 @@ def run_reconstruct(
     """Write 30_poses.parquet and 30_limbs.yaml, block by block; blocks done before a stop are kept."""
     store, boxes = HeatmapStore(heatmaps), read_boxes(boxes_path)
     parts = out.with_name("30_parts.partial")
-    body = measure_body(capture.rig, store, boxes, settings)
+    body = measure_body(capture.rig, store, boxes, settings, triangulator_of(settings))
     _write_limbs(out.with_name("30_limbs.yaml"), body, key)
     parts.mkdir(exist_ok=True)
     blocks, by_cpu = [], 0
@@ -93,8 +111,8 @@ def run_reconstruct(
             last = min(first + BLOCK_FRAMES, len(store))
             part = parts / f"{first:08d}.parquet"
             if table_fingerprint(part) != key:
-                maps = for_skeleton(store.read(first, last), body.skeleton)
-                poses, handed_over = reconstruct_block(capture, maps, slice(first, last), boxes, body, settings)
+                given = store.read(first, last)
+                poses, handed_over = reconstruct_block(capture, given, slice(first, last), boxes, body, settings)
                 by_cpu += handed_over
                 write_poses(part, poses, key)
             blocks.append(read_poses(part))
@@ -109,15 +127,24 @@ def run_reconstruct(
 
 
 def reconstruct_block(
-    capture: Capture, maps: Heatmaps, part: slice, boxes: PersonBoxes, body: Body, settings: ReconstructSettings
+    capture: Capture, given: Heatmaps, part: slice, boxes: PersonBoxes, body: Body, settings: ReconstructSettings
 ) -> tuple[Poses3D, int]:
-    """The poses of one block of frames by the chosen method, and how many of them backend 'cuda' left to the CPU."""
-    times = capture.times_s[part]
-    if settings.method != "pictorial":
+    """The poses of one block of frames, of the detector's maps, by the chosen method; and how many of them backend
+    'cuda' left to the CPU.
+    """
+    times, maps = capture.times_s[part], for_skeleton(given, body.skeleton)
+    if settings.method in ("ransac", "dlt"):
         return triangulate(capture.rig, maps, times, settings.method), 0
-    model = PictorialModel(body.skeleton, body.lengths, pictorial_settings(settings, body.sharpness))
     joints = triangulated_peaks(capture.rig, maps)[0]
     centres = box_centres(joints, boxes.centre_m[part], boxes.radius_m[part])
+    if settings.method in LEARNT:
+        from harvest.triangulate3d.infer_maps import triangulate_learned
+
+        assert body.network is not None
+        shown = maps if own_joints(body.network) is None else given
+        poses = triangulate_learned(body.network, capture.rig, shown, times, centres, body.side_m)
+        return poses_of_joints(poses, body.skeleton.joints), 0
+    model = PictorialModel(body.skeleton, body.lengths, pictorial_settings(settings, body.sharpness))
     results = infer_block(model, capture.rig, maps, [(centre, body.side_m) for centre in centres], settings.flip_prior)
     return collect(maps, times, results), sum(result.pose.backend != settings.backend for result in results)
 
