@@ -60,6 +60,7 @@ class StackedHourglass(nn.Module):
     Attributes:
         layout: whose parameter names it carries; 'harvest' is our own.
         mean_rgb: what its published weights expect to be subtracted from RGB in 0..1.
+        sharpness: power of a map that is a likelihood.
         stacks, width, blocks: hourglasses in a row, channels, residuals at each place.
         joints: names of the heat maps, in order.
     Source: Newell et al. 2016, section 3.
@@ -67,6 +68,7 @@ class StackedHourglass(nn.Module):
 
     layout: ClassVar[Layout]
     mean_rgb: ClassVar[tuple[float, float, float]]
+    sharpness: ClassVar[float] = 1.0
     # The layout's names for the parts: the modules in a row of the stem, those of every stack, its heat maps, and
     # what brings features and heat maps back into the next stack.
     _stem: ClassVar[tuple[str, ...]]

@@ -30,12 +30,12 @@ class HourglassDetector:
         joints: names of the heat maps, in order.
         input_px, heatmap_px: sides of a crop and of a heat map.
         crop_from_heatmap: (2, 3) float64, crop pixel of a cell: (x + 0.5) * 4 - 0.5.
+        sharpness: power of a map that is a likelihood.
         fingerprint: names the weights; the file's sha256 from `from_file`.
     """
 
     input_px = 256
     heatmap_px = 64
-    sharpness = 1.0
 
     def __init__(
         self,
@@ -59,6 +59,7 @@ class HourglassDetector:
         self._memory = torch.channels_last if bf16 else torch.contiguous_format
         self.network = network.eval().to(memory_format=self._memory)  # type: ignore[call-overload]
         self.joints, self.fingerprint, self.bf16 = network.joints, fingerprint, bf16
+        self.sharpness = network.sharpness
         self.crop_from_heatmap = np.array([[4, 0, 1.5], [0, 4, 1.5]], np.float64)
         self._mirrored = _mirrored_joints(network.joints) if flip_test else None
         self._compiled = compile_network(network, self.input_px, bf16) if engine == "openvino" else None

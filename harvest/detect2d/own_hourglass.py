@@ -50,6 +50,7 @@ class HarvestHourglass(StackedHourglass):
 
     layout: ClassVar[Layout] = "harvest"
     mean_rgb = (MEAN, MEAN, MEAN)
+    sharpness = 1.5  # the Gaussian that is taught widens maps; likeliest on held-out crops, docs/measurements.md
 
     def __init__(self, stacks: int, width: int, joints: Sequence[str], blocks: int = 1) -> None:
         """Fresh parameters; the features take no part in training."""

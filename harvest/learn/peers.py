@@ -1,7 +1,7 @@
 """Processes that train one network together, each on its part of every batch.
 
-On a processor a thread each is faster than all threads in one process: the small layers of an hourglass leave threads
-waiting for each other after every one of them, processes wait once a batch.
+Alone on a machine, processes of a thread each are as fast as one process of many threads; beside other work they keep
+their speed, because threads wait for the slowest of them after every layer, processes once a batch.
 """
 
 from __future__ import annotations
