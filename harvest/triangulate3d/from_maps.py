@@ -12,11 +12,13 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
+from harvest.triangulate3d.agreement import agreed_point, votes_of_views
 from harvest.triangulate3d.algebraic import LEAST_TRUST, shares, soft_argmax_px, triangulate_weighted
 from harvest.triangulate3d.lenses import Lenses
 from harvest.triangulate3d.volumetric import Cube, How, VolumeNetwork, VolumePose, aggregate, volume_soft_argmax
 
-SHARPNESS, FLOOR = 4.0, 1e-3  # of places, before any training
+SHARPNESS, FLOOR, SCALE_CELLS = 4.0, 1e-3, 2.0  # of places, and of votes, before any training
+ROUNDS = 3  # of weighing views by their votes
 CUBE_M = 2.0  # side of the cube in the volumetric model's own coordinates, in which every person fills it
 CHANNELS, WIDTH, LEVELS, VOXELS = 16, 16, 4, 32  # of the volumetric model
 HEAD_WIDTH = 8  # of the head of confidences
@@ -107,12 +109,16 @@ class MapConfidence(nn.Module):
 
 
 class MapAlgebraic(nn.Module):
-    """From heat maps to joints in 3D: a place and a confidence of every map, and the rays' weighted meeting point.
+    """From heat maps to joints in 3D: a place and a trust of every map, and the rays' weighted meeting point.
 
     A place is the mean under a power of the map, after a floor has been added to the map over its largest value. The
     power lets the highest of several peaks decide, where the mean of the map itself would lie between them, and the
     floor keeps what is far below the peak from adding up; both are learnt. A weak map gives the place that the same
-    map gives at full height: what its weakness means is the confidence's business.
+    map gives at full height: what its weakness means is the trust's business.
+
+    A map cannot show that it tells another place than all other views. So the point begins where trusted views agree
+    (`agreed_point`), and is solved `ROUNDS` times, each view weighted by its trust and its vote for the point before.
+    The scale of the votes, in cells, is learnt too.
 
     Attributes:
         width: of the head of confidences.
@@ -125,17 +131,27 @@ class MapAlgebraic(nn.Module):
         self.trust = MapConfidence(width)
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(SHARPNESS)))
         self.log_floor = nn.Parameter(torch.tensor(math.log(FLOOR)))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(SCALE_CELLS)))
 
     def forward(self, views: MapViews) -> MapPose:
         """The joints of all people; a map without any heat takes no part."""
         shown = views.seen[:, :, None] & (views.score.amax((-2, -1)) > 0)
-        confidence = self.trust(views.score)
-        weight = torch.where(shown, shares(torch.where(shown, confidence, 0.0), views.seen, LEAST_TRUST), 0.0)
+        trust = torch.where(shown, self.trust(views.score), 0.0).to(views.lenses.t)
         affine = torch.where(views.seen[..., None, None], views.image_from_heatmap, 0.0)[:, :, None].to(views.lenses.t)
         cells = self.cells(views.score)
         image_px = (affine[..., :2] * cells[..., None, :]).sum(-1) + affine[..., 2]
-        points = views.lenses.undistort(image_px)
-        return MapPose(*triangulate_weighted(points, views.lenses.projections, weight), image_px, weight)
+        points, projections = views.lenses.undistort(image_px), views.lenses.projections
+        scale = self.log_scale.exp() * _cell_of(affine[:, :, 0], views.lenses)
+        given = torch.where(shown & points.isfinite().all(-1), trust, 0.0)
+        xyz = agreed_point(points, projections, given.detach(), scale.detach())
+        for solved in range(1, ROUNDS + 1):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and solved == ROUNDS):
+                begun = xyz.isfinite().all(-1, keepdim=True)
+                votes = votes_of_views(torch.where(begun, xyz, 0.0), points, projections, scale)
+                agreeing = torch.where(begun.squeeze(-1)[:, None], votes, 1.0)
+                weight = torch.where(given > 0, shares(given * agreeing, views.seen, LEAST_TRUST), 0.0)
+                xyz, found = triangulate_weighted(points, projections, weight)
+        return MapPose(xyz, found, image_px, weight)
 
     def cells(self, score: Tensor) -> Tensor:
         """(..., 2) the place (x, y), in cells, that each map (..., h, w) tells; the middle of one that is empty.
@@ -215,6 +231,13 @@ class MapVolumetric(nn.Module):
                 at = (affine[..., :2] * uv[..., None, :]).sum(-1) + affine[..., 2]
                 cells.append(at.unflatten(1, (cube.n,) * 3))
         return cells
+
+
+def _cell_of(affine: Tensor, lenses: Lenses) -> Tensor:
+    """(B, V) the width of a cell in undistorted normalised coordinates, about; 1 of views that are missing."""
+    cell_px = affine[..., :2].det().abs().sqrt()
+    focal_px = lenses.image_from_distorted[..., :2, :2].det().abs().sqrt()
+    return torch.where(cell_px > 0, cell_px / focal_px, 1.0)
 
 
 def inverse_affine(affine: Tensor) -> Tensor:
