@@ -450,6 +450,13 @@ def test_what_is_saved_is_what_is_loaded(network, figure, tmp_path):
         np.testing.assert_allclose(found.xyz_m, expected.xyz_m, atol=1e-3)
 
 
+def test_what_is_shipped_finds_joints_before_any_lenses(figure):
+    rig, maps, xyz = figure
+    network = load_triangulator(shipped("algebraic-s"))
+    assert isinstance(network, MapAlgebraic) and shipped("algebraic-s").stat().st_size < 1e5
+    assert np.linalg.norm(answer(network, rig, maps, xyz).xyz_m - xyz, axis=2).max() < 3e-3
+
+
 def test_what_is_no_triangulator_is_told_in_one_line(tmp_path):
     network, path = tiny(), tmp_path / "w.safetensors"
     save_triangulator(network, path)
