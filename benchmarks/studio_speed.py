@@ -18,26 +18,27 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from harvest.studio.crops import GROUP
+from harvest.studio.crops import GROUP, Hardship
 from harvest.studio.film import shoot
 from harvest.studio.takes import TakeSettings
-from pipelines.studio import Source, _bundle, _take, _write_shard, assets_folder
+from pipelines.studio import Source, _bundle, _files_of_crops, _take, _write_shard, assets_folder
 
 SETS = {
     "4 views of 640 x 480": TakeSettings(seed=1, frames=4000, fps=2000.0),
     "4 views of 1000 x 1000": TakeSettings(seed=1, frames=4000, fps=2000.0, size_px=(1000, 1000)),
 }
 STRETCH = 8
+CONTENT = _files_of_crops, (1, "train", Hardship())
 
 
 def crops(source: Source, seconds: float, number: int) -> tuple[int, float]:
     """Crops made, and seconds that it took."""
     with tempfile.TemporaryDirectory() as folder:
-        _write_shard(source, 1, "train", (0, 2), Path(folder) / "warm.tar")
+        _write_shard(source, CONTENT, (0, 2), Path(folder) / "warm.tar")
         begin, done = time.perf_counter(), 0
         while time.perf_counter() - begin < seconds:
             first = (1000 * (number + 1) + done // GROUP) * GROUP
-            _write_shard(source, 1, "train", (first, first + GROUP), Path(folder) / "part.tar")
+            _write_shard(source, CONTENT, (first, first + GROUP), Path(folder) / "part.tar")
             done += GROUP
     return done, time.perf_counter() - begin
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +24,7 @@ from harvest.detect2d.hourglass_files import load_hourglass, save_hourglass
 from harvest.detect2d.own_hourglass import HarvestHourglass
 from harvest.detect2d.tfjs_file import read_tfjs
 from harvest.errors import UserError
+from harvest.learn.course import cosine, sigterm
 from harvest.learn.peers import Peers, joined
 from harvest.learn.samples import Place, find_samples
 from harvest.memory import keep_memory
@@ -171,7 +170,7 @@ class Training:
         """Train to the last step, for so many seconds, or until SIGTERM; weights, checkpoint and curve are written on
         the way.
         """
-        with _sigterm() as asked_to_stop:
+        with sigterm() as asked_to_stop:
             self._run(most_seconds, asked_to_stop)
 
     def _run(self, most_seconds: float, asked_to_stop: threading.Event) -> None:
@@ -217,7 +216,7 @@ class Training:
         """One step; gives the loss of the fine maps, and whether a process wants it to be the last."""
         s = self.settings
         for group in self.optimizer.param_groups:
-            group["lr"] = s.rate * min(1.0, (self.step + 1) / s.warm, 0.02 + _cosine(self.step / s.steps))
+            group["lr"] = s.rate * min(1.0, (self.step + 1) / s.warm, 0.02 + cosine(self.step / s.steps))
         self.network.train()
         errors = [self.task.loss(scores, truth.to(self.device)) for scores in self._scores(images)]
         self.optimizer.zero_grad(set_to_none=True)
@@ -323,28 +322,10 @@ def begin(task: Task, settings: TrainSettings) -> HarvestHourglass:
     return network
 
 
-@contextmanager
-def _sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, which then ends nothing by itself."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # who alone may say what a signal does
-        yield asked
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _one_thread(_: int) -> None:
     """A reader leaves the processors to the training."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-
-
-def _cosine(share: float) -> float:
-    return 0.5 + 0.5 * float(np.cos(np.pi * min(share, 1.0)))
 
 
 def draw_curve(table: Path, out: Path) -> None:

@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 from harvest.detect2d.hourglass_detector import fast_bf16
 from harvest.errors import UserError
+from harvest.learn.course import cosine, sigterm
 from harvest.learn.map_samples import Batch, MapBatches, batch_of
 from harvest.learn.map_sets import MapSet
-from harvest.learn.training import _cosine, _sigterm
 from harvest.memory import keep_memory
 from harvest.triangulate3d.from_maps import LEVELS, VOXELS, MapAlgebraic, MapVolumetric
 from harvest.triangulate3d.losses import soft_mse, volumetric_loss
@@ -157,7 +157,7 @@ class TriangulationTraining:
         """Train to the last step, for so many seconds, or until SIGTERM; weights, checkpoint and curve are written on
         the way.
         """
-        with _sigterm() as asked_to_stop:
+        with sigterm() as asked_to_stop:
             self._run(most_seconds, asked_to_stop)
 
     def _run(self, most_seconds: float, asked_to_stop: threading.Event) -> None:
@@ -193,7 +193,7 @@ class TriangulationTraining:
     def _learn(self, batch: Batch) -> float:
         s = self.settings
         for group in self.optimizer.param_groups:
-            group["lr"] = s.rate * min(1.0, (self.step + 1) / s.warm, _LEAST_RATE + _cosine(self.step / s.steps))
+            group["lr"] = s.rate * min(1.0, (self.step + 1) / s.warm, _LEAST_RATE + cosine(self.step / s.steps))
         self.network.train()
         loss = loss_of(self.network, batch, self._bf16)
         self.optimizer.zero_grad(set_to_none=True)
