@@ -3,8 +3,8 @@
     harvest studio make --preset bench-4cam --takes 4 --out sets/bench
     python benchmarks/studio_takes.py --set sets/bench --out runs/bench --methods pictorial ransac dlt --views 2 3 4
 
-Joints are those of MPII. Absolute errors; 'relative' puts pelvis on pelvis; PCK counts joints within 150 mm of the
-truth, those not found as wrong. All methods of a take and number of views get the same heat maps.
+Joints are those of MPII that the run has. Absolute errors; 'relative' puts pelvis on pelvis; PCK counts joints within
+150 mm of the truth, those not found as wrong. All methods of a take and number of views get the same heat maps.
 """
 
 from __future__ import annotations
@@ -46,9 +46,12 @@ def judge(take: Path, run: Run, every: slice) -> Errors:
     stored = np.load(take / "truth" / "joints.npz")
     truth = stored["mpii16_xyz_m"][0][every][: len(run.capture.times_s)]
     poses, keep = read_poses(run.folder.file("reconstruct")), read_selection(run.folder.file("select")).keep
-    xyz = take_joints(poses.xyz_m, poses.joints, JOINTS)
-    columns = [poses.joints.index(joint) if joint in poses.joints else 0 for joint in JOINTS]
-    centred, right = xyz - xyz[:, PELVIS, None], truth - truth[:, PELVIS, None]
+    pelvis = take_joints(poses.xyz_m, poses.joints, ["pelvis"])
+    both = [joint for joint in JOINTS if joint in poses.joints]  # a joint that a detector lacks is no error of its own
+    columns = [poses.joints.index(joint) for joint in both]
+    xyz, centred = poses.xyz_m[:, columns], poses.xyz_m[:, columns] - pelvis
+    right = truth - truth[:, PELVIS, None]
+    truth, right = (points[:, [JOINTS.index(joint) for joint in both]] for points in (truth, right))
     return Errors(
         1000 * joint_errors(xyz, truth),
         1000 * joint_errors(centred, right),
