@@ -275,13 +275,16 @@ def test_bfloat16_gives_nearly_the_same_heat_maps():
 def test_openvino_gives_the_same_heat_maps(layout):
     pytest.importorskip("openvino", reason="OpenVINO is not installed (extra [openvino])")
     crops = crops_of(11, count=3)
-    exact = HourglassDetector(small(layout), "fresh", flip_test=True)(crops)
-    other = HourglassDetector(small(layout), "fresh", flip_test=True, engine="openvino")(crops)
+    trained = layout == "harvest"  # weights of chance behind trained features would enlarge what bfloat16 rounds off
+    network = load_hourglass(shipped(DETECTOR)) if trained else small(layout)
+    exact = HourglassDetector(network, "fresh", flip_test=True)(crops)
+    other = HourglassDetector(network, "fresh", flip_test=True, engine="openvino")(crops)
     assert other.dtype == np.float32 and other.shape == exact.shape
     np.testing.assert_allclose(other, exact, atol=1e-4 * exact.max())
-    coarse = HourglassDetector(small(layout), "fresh", flip_test=True, bf16=True, engine="openvino")(crops)
-    np.testing.assert_allclose(coarse, exact, atol=0.15 * exact.max())
-    assert HourglassDetector(small(layout), "fresh", engine="openvino")(crops[:1]).shape == (1, 16, 64, 64)
+    coarse = HourglassDetector(network, "fresh", flip_test=True, bf16=True, engine="openvino")(crops)
+    np.testing.assert_allclose(coarse, exact, atol=0.1 * exact.max())
+    one = HourglassDetector(network, "fresh", engine="openvino")(crops[:1])
+    assert one.shape == (1, len(network.joints), 64, 64)
 
 
 def test_a_missing_openvino_says_what_to_install(monkeypatch):
