@@ -4,6 +4,7 @@ triangulation`.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -51,13 +52,16 @@ def train_detector(  # noqa: PLR0913 - one parameter an option
     processes: ProcessesOption = None,
 ) -> None:
     """Train a stacked hourglass to find joints in crops; `harvest run --weights` takes what comes out."""
+    from harvest.learn.detector import WEIGHTS, DetectorSettings, DetectorTraining, Folders
     from harvest.learn.joints_task import JointsTask
     from harvest.learn.peers import fitting
-    from harvest.learn.training import WEIGHTS, Folders, TrainSettings, train
+    from harvest.learn.training import train
 
-    settings = TrainSettings(str(start), stacks, width, steps, batch, rate, seed=seed, share=share)
-    folders = Folders(crops, validation, more)
-    train(JointsTask(), folders, out, settings, processes or fitting(batch), _seconds(hours))
+    settings = DetectorSettings(
+        start=str(start), stacks=stacks, width=width, share=share, steps=steps, batch=batch, rate=rate, seed=seed
+    )
+    make = partial(DetectorTraining, JointsTask(), Folders(crops, validation, more), out, settings)
+    train(make, processes or fitting(batch), _seconds(hours))
     typer.echo(f"done: {out / WEIGHTS}")
 
 
@@ -79,13 +83,14 @@ def train_people(  # noqa: PLR0913 - one parameter an option
     processes: ProcessesOption = None,
 ) -> None:
     """Train an hourglass of one stack to find people in wide pictures, for `locate: {weights: FILE}` in settings."""
+    from harvest.learn.detector import WEIGHTS, DetectorSettings, DetectorTraining, Folders
     from harvest.learn.peers import fitting
     from harvest.learn.people_task import PeopleTask
-    from harvest.learn.training import WEIGHTS, Folders, TrainSettings, train
+    from harvest.learn.training import train
 
-    settings = TrainSettings(str(start), stacks=1, width=width, steps=steps, batch=batch, rate=rate, seed=seed)
-    folders = Folders(scenes, validation)
-    train(PeopleTask(), folders, out, settings, processes or fitting(batch), _seconds(hours))
+    settings = DetectorSettings(start=str(start), stacks=1, width=width, steps=steps, batch=batch, rate=rate, seed=seed)
+    make = partial(DetectorTraining, PeopleTask(), Folders(scenes, validation), out, settings)
+    train(make, processes or fitting(batch), _seconds(hours))
     typer.echo(f"done: {out / WEIGHTS}")
 
 
@@ -113,7 +118,10 @@ def train_triangulation(  # noqa: PLR0913 - one parameter an option
     model: Annotated[str, typer.Option("--model", help="algebraic or volumetric.")],
     data: Annotated[
         Path,
-        typer.Option("--data", help="Folder of `harvest studio views`, of a finished run, or of heat maps made here."),
+        typer.Option(
+            "--data",
+            help="Folder of `harvest studio views`, Panoptic or Human3.6M, a finished run, or heat maps made here.",
+        ),
     ],
     out: OutOption,
     validation: Annotated[
@@ -131,18 +139,22 @@ def train_triangulation(  # noqa: PLR0913 - one parameter an option
     rate: RateOption = 1e-3,
     voxels: Annotated[int, typer.Option("--voxels", min=16, help="Volumetric: along a side of the cube.")] = 32,
     width: Annotated[
-        int | None, typer.Option("--width", min=2, help="Channels; by default 8 (algebraic) or 16 (volumetric).")
+        int | None, typer.Option("--width", min=2, help="Channels; by default 8 (algebraic) or 32 (volumetric).")
     ] = None,
+    beta: Annotated[float, typer.Option("--beta", min=0.0, help="Volumetric: share of heat in the loss.")] = 0.01,
     hours: HoursOption = None,
     seed: SeedOption = 0,
+    processes: ProcessesOption = None,
 ) -> None:
     """Train triangulation on heat maps of several views; `reconstruct: {weights: FILE}` in settings takes it."""
+    from harvest.learn.peers import fitting
     from harvest.learn.triangulation import TriangulationSettings
     from pipelines.map_sets import Given, train_on
 
-    sizes = {"voxels": voxels, "width": width, "steps": steps, "batch": batch, "rate": rate, "seed": seed}
-    settings = TriangulationSettings(model, how, **sizes)  # type: ignore[arg-type]
-    typer.echo(f"done: {train_on(Given(data, validation, weights), out, settings, _seconds(hours))}")
+    sizes = {"voxels": voxels, "width": width, "steps": steps, "batch": batch, "rate": rate, "beta": beta, "seed": seed}
+    settings = TriangulationSettings(model=model, how=how, **sizes)  # type: ignore[arg-type]
+    given = Given(data, validation, weights)
+    typer.echo(f"done: {train_on(given, out, settings, processes or fitting(batch), _seconds(hours))}")
 
 
 def _seconds(hours: float | None) -> float:

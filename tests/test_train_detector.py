@@ -21,17 +21,18 @@ from harvest.detect2d.own_hourglass import HarvestHourglass
 from harvest.detect2d.tfjs_file import read_tfjs
 from harvest.detect2d.weights import DETECTOR, shipped
 from harvest.errors import UserError
+from harvest.learn.detector import WEIGHTS, DetectorSettings, DetectorTraining, Folders, Samples, begin
 from harvest.learn.joints_task import JointsTask, pckh
 from harvest.learn.map_loss import map_loss, target_maps
 from harvest.learn.peers import Peers, fitting, joined
 from harvest.learn.samples import augment, augmentation, find_samples, read_sample
-from harvest.learn.training import CHECKPOINT, CURVE, WEIGHTS, Folders, Samples, Training, TrainSettings, begin, train
+from harvest.learn.training import CHECKPOINT, CURVE, train
 from harvest.skeleton import load_skeleton
 
 SKELETON = load_skeleton("mpii16")
 TASK = JointsTask("mpii16")
-TINY = TrainSettings(
-    "", stacks=1, width=16, steps=8, batch=2, warm=2, bf16=False, seed=3, validate=4, validate_every=4, checkpoint_s=1e9
+TINY = DetectorSettings(
+    start="", stacks=1, width=16, steps=8, batch=2, warm=2, bf16=False, seed=3, validate=4, validate_every=4
 )
 
 
@@ -171,12 +172,12 @@ def tiny(start, **changes):
 def test_a_small_net_learns_and_a_run_can_use_it(crops, start, tmp_path):
     torch.set_num_threads(1)
     settings = tiny(start, steps=24, rate=1e-2, ema=0.9, validate_every=60)
-    training = Training(TASK, Folders(crops, crops), tmp_path / "t", settings)
+    training = DetectorTraining(TASK, Folders(crops, crops), tmp_path / "t", settings)
     samples = [TASK.sample(place, np.random.default_rng(0)) for place in find_samples(crops)[:3]]
     images = torch.from_numpy(np.stack([picture.transpose(2, 0, 1) for picture, _ in samples]))
     truth = torch.from_numpy(np.stack([uv for _, uv in samples]))
     before = {key: value.clone() for key, value in training.network.state_dict().items()}
-    losses = [training._learn(images, truth, False)[0] for _ in range(24)]
+    losses = [training._learn((images, truth), False)[0] for _ in range(24)]
     assert losses[-1] < 0.9 * losses[0]
     after = training.network.state_dict()
     still = [key for key in before if torch.equal(before[key], after[key])]
@@ -192,16 +193,16 @@ def test_a_small_net_learns_and_a_run_can_use_it(crops, start, tmp_path):
 
 def test_a_stopped_training_goes_on_to_the_same_weights(crops, start, tmp_path):
     torch.set_num_threads(1)
-    whole = Training(TASK, Folders(crops, crops), tmp_path / "whole", tiny(start))
+    whole = DetectorTraining(TASK, Folders(crops, crops), tmp_path / "whole", tiny(start))
     whole.run()
-    half = Training(TASK, Folders(crops, crops), tmp_path / "half", tiny(start))
-    for images, truth in half._batches():
-        half._learn(images, truth, False)
+    half = DetectorTraining(TASK, Folders(crops, crops), tmp_path / "half", tiny(start))
+    for batch in half.batches():
+        half._learn(batch, False)
         half.step += 1
         if half.step == 4:
             break
     half.save()
-    rest = Training(TASK, Folders(crops, crops), tmp_path / "half", tiny(start))
+    rest = DetectorTraining(TASK, Folders(crops, crops), tmp_path / "half", tiny(start))
     assert rest.step == 4
     rest.run()
     for key, value in whole.network.state_dict().items():
@@ -210,18 +211,18 @@ def test_a_stopped_training_goes_on_to_the_same_weights(crops, start, tmp_path):
     assert (tmp_path / "whole" / CURVE).read_text().count("\n") == 3
     assert (tmp_path / "whole" / "curve.png").stat().st_size > 5000
     with pytest.raises(UserError, match=r"width 16 \(now 24\)"):
-        Training(TASK, Folders(crops, None), tmp_path / "half", tiny(start, width=24))
-    assert Training(TASK, Folders(crops, None), tmp_path / "half", tiny(start, steps=99)).step == 8
+        DetectorTraining(TASK, Folders(crops, None), tmp_path / "half", tiny(start, width=24))
+    assert DetectorTraining(TASK, Folders(crops, None), tmp_path / "half", tiny(start, steps=99)).step == 8
     assert (tmp_path / "half" / CHECKPOINT).is_file()
 
 
 def test_a_terminated_training_saves_what_it_has_learnt(crops, start, tmp_path):
     torch.set_num_threads(1)
-    training = Training(TASK, Folders(crops), tmp_path / "t", tiny(start, steps=1000))
+    training = DetectorTraining(TASK, Folders(crops), tmp_path / "t", tiny(start, steps=1000))
     learn = training._learn
 
-    def learn_and_be_told(images, truth, stops):
-        result = learn(images, truth, stops)
+    def learn_and_be_told(batch, stops):
+        result = learn(batch, stops)
         if training.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         return result
@@ -230,7 +231,7 @@ def test_a_terminated_training_saves_what_it_has_learnt(crops, start, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     training.run()
     assert training.step == 4 and signal.getsignal(signal.SIGTERM) == before
-    assert Training(TASK, Folders(crops), tmp_path / "t", tiny(start)).step == 4
+    assert DetectorTraining(TASK, Folders(crops), tmp_path / "t", tiny(start)).step == 4
 
 
 def test_processes_share_each_batch_and_one_alone_may_end_it(crops):
@@ -271,7 +272,7 @@ def test_processes_average_what_they_have_and_stop_together(tmp_path):
 
 def test_a_batch_without_equal_parts_is_refused(crops, start, tmp_path):
     with pytest.raises(UserError, match="a batch of 2 has no 3 equal parts"):
-        train(TASK, Folders(crops), tmp_path / "t", tiny(start), processes=3)
+        train(partial(DetectorTraining, TASK, Folders(crops), tmp_path / "t", tiny(start)), processes=3)
 
 
 def test_a_second_folder_gives_its_share_of_the_samples(crops):

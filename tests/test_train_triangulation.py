@@ -19,9 +19,9 @@ from harvest.errors import UserError
 from harvest.learn import map_samples, map_sets
 from harvest.learn.map_samples import MapBatches, batch_of, place_of, spoilt
 from harvest.learn.map_sets import HEADER, SHARD, MapSet, MultiViewMaps, maps_of_multiviews, write_map_set
+from harvest.learn.peers import Peers
+from harvest.learn.training import CURVE
 from harvest.learn.triangulation import (
-    CURVE,
-    MEASURES,
     WEIGHTS,
     TriangulationSettings,
     TriangulationTraining,
@@ -236,6 +236,9 @@ def test_a_batch_is_the_same_whoever_asks_for_it(maps):
     assert numbers <= {2, 3, 4} and len(numbers) > 1
     with pytest.raises(IndexError):
         later[3]
+    halves = [MapBatches(maps, 4, 9, 0, 5, Peers(rank, 2))[7] for rank in range(2)]
+    assert torch.equal(torch.cat([half.xyz_m for half in halves]).nan_to_num(9), expected.xyz_m.nan_to_num(9))
+    assert not torch.equal(halves[0].centre_m, halves[1].centre_m)
 
 
 # Training
@@ -273,7 +276,7 @@ def test_the_curve_shows_the_error_in_millimetres(maps, tmp_path):
     TriangulationTraining(maps, tmp_path, ALGEBRAIC, maps).run()
     with (tmp_path / CURVE).open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["step"]) for row in rows] == [3, 6] and list(rows[0])[3:] == list(MEASURES)
+    assert [int(row["step"]) for row in rows] == [3, 6] and list(rows[0])[3:] == list(TriangulationTraining.measures)
     exact = [maps[index] for index in range(4)]
     batch = batch_of(exact, np.random.default_rng(0), augment=False)
     off = (MapAlgebraic()(batch.views).xyz_m - batch.xyz_m).norm(dim=-1).mean().item()
@@ -317,16 +320,16 @@ def test_sigterm_saves_and_ends(maps, tmp_path):
     training = TriangulationTraining(maps, tmp_path, dataclasses.replace(ALGEBRAIC, steps=500))
     learn = training._learn
 
-    def once_told(batch):
+    def once_told(batch, stops):
         if training.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return learn(batch)
+        return learn(batch, stops)
 
     training._learn = once_told
     before = signal.getsignal(signal.SIGTERM)
     training.run()
-    assert training.step == 3 and signal.getsignal(signal.SIGTERM) is before
-    assert TriangulationTraining(maps, tmp_path, dataclasses.replace(ALGEBRAIC, steps=500)).step == 3
+    assert training.step == 4 and signal.getsignal(signal.SIGTERM) is before
+    assert TriangulationTraining(maps, tmp_path, dataclasses.replace(ALGEBRAIC, steps=500)).step == 4
 
 
 def test_other_settings_and_other_joints_are_no_continuation(maps, tmp_path):
@@ -348,7 +351,7 @@ def test_other_settings_and_other_joints_are_no_continuation(maps, tmp_path):
     [
         ({"model": "cubic"}, "--model takes algebraic or volumetric, got 'cubic'"),
         ({"how": "mean"}, "views come together by sum, confidence, softmax, got 'mean'"),
-        ({"voxels": 18}, "multiple of 4, got 18"),
+        ({"voxels": 18}, "multiple of 8, got 18"),
         ({"width": 3}, "width must be even"),
         ({"voxels": 4, "batch": 1}, "give a larger --batch"),
     ],

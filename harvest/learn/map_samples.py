@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from harvest.learn.map_sets import MapSet, MultiViewMaps
+from harvest.learn.peers import Peers
 from harvest.skeleton import mirror_name
 from harvest.triangulate3d.from_maps import CubePlace, MapViews, upright
 from harvest.triangulate3d.lenses import Lenses
@@ -138,7 +139,7 @@ def _present(item: MultiViewMaps) -> NDArray[np.int64]:
 class MapBatches(Dataset[Batch]):
     """Batch k, from `step` on, of the endless, shuffled and augmented sequence of a seed; the same whoever asks.
 
-    All items of a batch have equally many views, two or more, as far as they have so many.
+    Of each, a process has its part, whose items have equally many views, two or more, as far as they have so many.
     """
 
     maps: MapSet
@@ -146,6 +147,7 @@ class MapBatches(Dataset[Batch]):
     steps: int
     step: int
     seed: int
+    peers: Peers = field(default_factory=Peers)
     _order: tuple[int, NDArray[np.int64]] = field(default=(-1, np.empty(0, np.int64)), repr=False)
 
     def __len__(self) -> int:
@@ -156,9 +158,10 @@ class MapBatches(Dataset[Batch]):
         """A batch."""
         if not 0 <= index < len(self):
             raise IndexError(f"{len(self)} batches are left, got index {index}")
-        number = self.step + index
-        rng = np.random.default_rng([self.seed, number])
-        items = [self.maps[self._row(number * self.batch + row)] for row in range(self.batch)]
+        number, part = self.step + index, self.batch // self.peers.count
+        rng = np.random.default_rng([self.seed, number, self.peers.rank])
+        first = number * self.batch + self.peers.rank * part
+        items = [self.maps[self._row(first + row)] for row in range(part)]
         most = max(len(_present(item)) for item in items)
         return batch_of(items, rng, augment=True, most_views=int(rng.integers(FEWEST, max(most, FEWEST) + 1)))
 

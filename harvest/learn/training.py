@@ -1,166 +1,114 @@
-"""Training of our hourglass on pictures: intermediate supervision, a running mean of its weights, exact resume."""
+"""What every training has in common: a folder, ever smaller steps, a running mean of the weights, exact resume."""
 
 from __future__ import annotations
 
+import copy
 import csv
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Generic, TypeVar
 
-import cv2
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from harvest.detect2d.hourglass_files import load_hourglass, save_hourglass
-from harvest.detect2d.own_hourglass import HarvestHourglass
-from harvest.detect2d.tfjs_file import read_tfjs
 from harvest.errors import UserError
 from harvest.learn.course import cosine, sigterm
 from harvest.learn.peers import Peers, joined
-from harvest.learn.samples import Place, find_samples
 from harvest.memory import keep_memory
 
-WEIGHTS, CHECKPOINT, CURVE = "hourglass.safetensors", "checkpoint.pt", "curve.csv"
+CHECKPOINT, CURVE = "checkpoint.pt", "curve.csv"
+FREE = ("steps", "checkpoint_s", "validate", "validate_every")  # may change without a new beginning
+_LEAST_RATE = 0.02  # of the rate's height, at the end
+Network = TypeVar("Network", bound=nn.Module)
 
 
-@dataclass(frozen=True)
-class TrainSettings:
-    """How a detector is trained.
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How anything is trained.
 
-    start: weights to begin with, of an earlier training or of the features alone. stacks, width: of the hourglass.
-    steps: batches. rate: of AdamW at its height, reached after `warm` steps and going down as a cosine. ema: share that
-    the running mean of the weights keeps each step. bf16: compute in bfloat16. checkpoint_s: seconds between
-    checkpoints. validate: pictures of the validation set looked at each time. share: of samples from the second folder.
+    steps: batches. rate: of AdamW at its height, reached after `warm` steps and going down as a cosine. decay: of
+    weights. clip: longest gradient. ema: share that the running mean of the weights keeps each step. bf16: compute in
+    bfloat16. checkpoint_s: seconds between checkpoints. validate: samples of the validation set looked at each time.
     """
 
-    start: str
-    stacks: int = 2
-    width: int = 128
-    steps: int = 30_000
+    steps: int = 20_000
     batch: int = 32
     rate: float = 1e-3
     warm: int = 300
     decay: float = 1e-4
+    clip: float = float("inf")
     ema: float = 0.999
     bf16: bool = True
     seed: int = 0
     checkpoint_s: float = 180.0
     validate: int = 512
     validate_every: int = 500
-    share: float = 0.2
 
 
-class Task(Protocol):
-    """What a network is trained for.
+class Training(ABC, Generic[Network]):
+    """A training in a folder: begins anew, or goes on where a checkpoint of the same settings stands.
 
-    maps: names of the network's maps. measures: what `measure` gives, for the curve.
+    Attributes:
+        network: what learns; mean: the running mean of its weights, by name; step, seconds: done so far.
+        measures: names of what `measure` gives, for the curve: shares, or, where one ends in `_mm`, those in mm.
     """
 
-    maps: tuple[str, ...]
-    measures: tuple[str, str]
-
-    def prepare(self, network: HarvestHourglass) -> None:
-        """Set what a fresh network should begin with."""
-        ...
-
-    def sample(self, place: Place, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """A picture (256, 256, 3) after a random augmentation, and what is true of it, of one shape for all."""
-        ...
-
-    def loss(self, scores: Tensor, truth: Tensor) -> Tensor:
-        """How wrong scores (B, J, cells, cells) of pictures (B, 3, 256, 256) are, given the truths (B, ...)."""
-        ...
-
-    def measure(self, network: HarvestHourglass, places: list[Place], bf16: bool) -> tuple[float, float]:
-        """How good a network is on pictures that it was not trained on."""
-        ...
-
-
-@dataclass(frozen=True)
-class Folders:
-    """Folders of pictures: to learn from, to measure on, and a second one to learn from, as often as settings say."""
-
-    learn: Path
-    measure: Path | None = None
-    more: Path | None = None
-
-
-class Samples(Dataset[tuple[Tensor, Tensor]]):
-    """Sample k of the endless, shuffled and augmented sequence of a seed; the same whoever asks for it."""
+    measures: tuple[str, ...]
 
     def __init__(
-        self, task: Task, places: Sequence[list[Place]], settings: TrainSettings, step: int, peers: Peers
+        self, out: Path, settings: TrainingSettings, network: Network, peers: Peers, joints: Sequence[str] = ()
     ) -> None:
-        """Take the samples of both folders, and the batch to begin with, of which a process has its part."""
-        self._task, self._settings, self._step, self._peers = task, settings, step, peers
-        self.batch = settings.batch // peers.count
-        self._places, self._more = places
-        self._order: tuple[int, NDArray[np.int64]] = -1, np.empty(0, np.int64)
+        """Take a fresh network, or what a checkpoint has made of it; only what asks for a gradient learns.
 
-    def __len__(self) -> int:
-        """All that is left of the training."""
-        return max(self._settings.steps - self._step, 0) * self.batch
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Picture (3, 256, 256) uint8 and its truth."""
-        step, row = divmod(index, self.batch)
-        number = (self._step + step) * self._settings.batch + self._peers.rank * self.batch + row
-        epoch, row = divmod(number, len(self._places))
-        if self._order[0] != epoch:
-            self._order = epoch, np.random.default_rng([self._settings.seed, epoch]).permutation(len(self._places))
-        rng = np.random.default_rng([self._settings.seed, number])
-        place = self._places[self._order[1][row]]
-        if self._more and rng.random() < self._settings.share:
-            place = self._more[int(rng.integers(len(self._more)))]
-        picture, truth = self._task.sample(place, rng)
-        return torch.from_numpy(picture.transpose(2, 0, 1).copy()), torch.from_numpy(truth)
-
-
-class Training:
-    """A training in a folder: begins anew, or goes on where a checkpoint of the same settings stands."""
-
-    def __init__(
-        self, task: Task, folders: Folders, out: Path, settings: TrainSettings, peers: Peers | None = None
-    ) -> None:
-        """Find the samples, build or load the network.
-
+        Args:
+            joints: that the training is about, where the settings do not say so.
         Raises:
-            UserError: no samples, or a checkpoint of other settings.
+            UserError: a checkpoint of other settings or joints.
         """
-        self.task, self.settings, self.out, self._peers = task, settings, out, peers or Peers()
-        self._places = find_samples(folders.learn), find_samples(folders.more) if folders.more else []
-        self._validation = find_samples(folders.measure)[: settings.validate] if folders.measure else []
+        self.out, self.settings, self.peers = out, settings, peers
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        torch.manual_seed(settings.seed)
-        self.network = begin(task, settings).to(self.device)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(self.device)
         self.mean = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
-        self._learnt = {key for key, value in self.network.named_parameters() if not value.requires_grad}
-        self._learnt = self.mean.keys() - self._learnt
+        frozen = {key for key, value in self.network.named_parameters() if not value.requires_grad}
+        self._learnt = self.mean.keys() - frozen
         learning = [value for value in self.network.parameters() if value.requires_grad]
         self.optimizer = torch.optim.AdamW(learning, settings.rate, weight_decay=settings.decay)
         self.step, self.seconds = 0, 0.0
+        self._identity = asdict(settings) | ({"joints": list(joints)} if joints else {})
         out.mkdir(parents=True, exist_ok=True)
         self._resume()
+
+    @abstractmethod
+    def batches(self) -> Iterator[Any]:
+        """What is left to learn from, beginning with the batch of number `step`; of each, this process's part."""
+
+    @abstractmethod
+    def loss(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """How wrong the network is on a batch: what is made smaller, and what is shown."""
+
+    @abstractmethod
+    def measure(self, network: Network) -> Sequence[float] | None:
+        """How good a network is on what it was not trained on; None if there is nothing to measure on."""
+
+    @abstractmethod
+    def save_weights(self, network: Network) -> None:
+        """Write weights that other commands take into the folder."""
 
     def _resume(self) -> None:
         path = self.out / CHECKPOINT
         if not path.is_file():
             return
         stored = torch.load(path, map_location=self.device, weights_only=True)
-        free = ("steps", "checkpoint_s", "validate", "validate_every")  # may change without a new beginning
-        before, now = asdict(TrainSettings("")) | stored["settings"], asdict(self.settings)
-        if changed := [key for key in now if key not in free and before[key] != now[key]]:
-            changes = ", ".join(f"{key} {before[key]} (now {now[key]})" for key in changed)
+        before, now = stored["settings"], self._identity
+        if changed := [key for key in now if key not in FREE and before.get(key) != now[key]]:
+            changes = ", ".join(f"{key} {before.get(key)} (now {now[key]})" for key in changed)
             raise UserError(f"{self.out} holds a training with {changes}; give another --out, or the same to go on")
         self.network.load_state_dict(stored["network"])
         self.optimizer.load_state_dict(stored["optimizer"])
@@ -174,57 +122,42 @@ class Training:
             self._run(most_seconds, asked_to_stop)
 
     def _run(self, most_seconds: float, asked_to_stop: threading.Event) -> None:
-        begin = saved = time.monotonic()
-        first = self._peers.rank == 0
-        bar = tqdm(total=self.settings.steps, initial=self.step, desc="train", unit="batch", disable=not first)
+        begun = last = saved = time.monotonic()
+        first = self.peers.rank == 0
         keep_memory()
-        for images, truth in self._batches():
-            stops = asked_to_stop.is_set() or time.monotonic() - begin > most_seconds
-            loss, stops = self._learn(images, truth, stops)
-            self.step += 1
-            bar.update()
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-            if first and self._validation and self.step % self.settings.validate_every == 0:
-                self._note(loss)
-            now = time.monotonic()
-            if first and now - saved > self.settings.checkpoint_s:
-                self.seconds += now - saved
-                saved = now
-                self.save()
-            if stops:
-                break
-        self.seconds += time.monotonic() - saved
-        bar.close()
+        with tqdm(total=self.settings.steps, initial=self.step, desc="train", unit="batch", disable=not first) as bar:
+            for batch in self.batches():
+                stops = asked_to_stop.is_set() or time.monotonic() - begun > most_seconds
+                loss, stops = self._learn(batch, stops)
+                self.step += 1
+                now = time.monotonic()
+                self.seconds, last = self.seconds + now - last, now
+                bar.update()
+                bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
+                if first and self.step % self.settings.validate_every == 0:
+                    self._note(loss)
+                if first and now - saved > self.settings.checkpoint_s:
+                    saved = now
+                    self.save()
+                if stops:
+                    break
         if first:
             self.save()
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        samples = Samples(self.task, self._places, self.settings, self.step, self._peers)
-        if len(samples) == 0:
-            return
-        # Spawned, not forked: OpenCV's threads do not survive a fork.
-        yield from DataLoader(
-            samples,
-            samples.batch,
-            num_workers=1,
-            prefetch_factor=4,
-            worker_init_fn=_one_thread,
-            multiprocessing_context="spawn",
-        )
-
-    def _learn(self, images: Tensor, truth: Tensor, stops: bool) -> tuple[float, bool]:
-        """One step; gives the loss of the fine maps, and whether a process wants it to be the last."""
+    def _learn(self, batch: Any, stops: bool) -> tuple[float, bool]:
+        """One step; gives the loss that is shown, and whether a process wants it to be the last."""
         s = self.settings
         for group in self.optimizer.param_groups:
-            group["lr"] = s.rate * min(1.0, (self.step + 1) / s.warm, 0.02 + cosine(self.step / s.steps))
+            group["lr"] = s.rate * min(1.0, (self.step + 1) / s.warm, _LEAST_RATE + cosine(self.step / s.steps))
         self.network.train()
-        errors = [self.task.loss(scores, truth.to(self.device)) for scores in self._scores(images)]
+        loss, shown = self.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        torch.stack(errors).sum().backward()
+        loss.backward()
         slopes = [value.grad for value in self.network.parameters() if value.grad is not None]
         counts = [value for value in self.network.buffers() if value.dtype.is_floating_point]
-        stops = self._peers.average([*slopes, *counts], stops)
-        self.optimizer.step()
+        stops = self.peers.average([*slopes, *counts], stops)
+        if torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.clip).isfinite():
+            self.optimizer.step()
         with torch.no_grad():
             keep = min(s.ema, (self.step + 1) / (self.step + 10))
             now = self.network.state_dict()
@@ -233,114 +166,80 @@ class Training:
                     self.mean[key].lerp_(now[key], 1 - keep)
                 else:
                     self.mean[key].copy_(now[key])
-        return float(errors[-1].detach()), stops
-
-    def _scores(self, images: Tensor) -> list[Tensor]:
-        mean_rgb = torch.tensor(self.network.mean_rgb, device=self.device)[:, None, None]
-        x = (images.to(self.device) / 255 - mean_rgb).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
-            return self.network.all_scores(x)
+        return float(shown.detach()), stops
 
     def save(self) -> None:
-        """Write the checkpoint, and the running mean as weights that `harvest run --weights` takes."""
+        """Write the checkpoint, and the running mean as weights that other commands take."""
         stored = {
-            "settings": asdict(self.settings),
+            "settings": self._identity,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "mean": self.mean,
             "step": self.step,
             "seconds": self.seconds,
         }
-        partial = self.out / f"{CHECKPOINT}.partial"
-        torch.save(stored, partial)
-        os.replace(partial, self.out / CHECKPOINT)
-        save_hourglass(self._averaged(), self.out / WEIGHTS)
+        partial_file = self.out / f"{CHECKPOINT}.partial"
+        torch.save(stored, partial_file)
+        os.replace(partial_file, self.out / CHECKPOINT)
+        self.save_weights(self.averaged())
 
-    def _averaged(self) -> HarvestHourglass:
-        network = HarvestHourglass(self.settings.stacks, self.settings.width, self.network.joints)
-        network.load_state_dict({key: value.cpu() for key, value in self.mean.items()})
+    def averaged(self) -> Network:
+        """The network with the running mean of its weights, in eval mode."""
+        network = copy.deepcopy(self.network)
+        network.load_state_dict(self.mean)
         return network.eval()
 
     def _note(self, loss: float) -> None:
         """Append a line to the curve: step, hours, loss, how good the running mean is on the validation set."""
-        measured = self.task.measure(self._averaged(), self._validation, self.settings.bf16)
+        measured = self.measure(self.averaged())
+        if measured is None:
+            return
         path = self.out / CURVE
         new = not path.is_file()
         with path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             if new:
-                writer.writerow(["step", "hours", "loss", *self.task.measures])
-            numbers = [f"{self.seconds / 3600:.3f}", *(f"{value:.4f}" for value in (loss, *measured))]
-            writer.writerow([self.step, *numbers])
+                writer.writerow(["step", "hours", "loss", *self.measures])
+            numbers = (f"{value:.5g}" for value in (loss, *measured))
+            writer.writerow([self.step, f"{self.seconds / 3600:.3f}", *numbers])
         draw_curve(path, path.with_suffix(".png"))
 
 
-def train(
-    task: Task,
-    folders: Folders,
-    out: Path,
-    settings: TrainSettings,
-    processes: int = 1,
-    most_seconds: float = float("inf"),
-) -> None:
-    """Train in a folder, in so many processes that share each batch.
+def train(make: Callable[[Peers], Training[Any]], processes: int = 1, most_seconds: float = float("inf")) -> None:
+    """Run a training in so many processes that share each batch.
 
+    Args:
+        make: gives the training of one of them; picklable.
     Raises:
-        UserError: no samples, no such weights, a checkpoint of other settings, or a batch without such parts.
+        UserError: what `make` raises, or a batch without such parts.
     """
-    if settings.batch % processes:
-        raise UserError(f"a batch of {settings.batch} has no {processes} equal parts; give another --batch")
-    training = Training(task, folders, out, settings, Peers(0, processes))
-    with joined(processes, partial(_take_part, task, folders, out, settings)):
+    training = make(Peers(0, processes))
+    if training.settings.batch % processes:
+        raise UserError(f"a batch of {training.settings.batch} has no {processes} equal parts; give another --batch")
+    with joined(processes, partial(_take_part, make)):
         training.run(most_seconds)
 
 
-def _take_part(task: Task, folders: Folders, out: Path, settings: TrainSettings, peers: Peers) -> None:
-    Training(task, folders, out, settings, peers).run()
-
-
-def begin(task: Task, settings: TrainSettings) -> HarvestHourglass:
-    """A network to train: of `start` what fits, all else fresh.
-
-    A start of fewer stacks gives its stacks; new ones begin with maps that say nothing.
-
-    Raises:
-        UserError: `start` is no weights file, neither of our hourglass nor MoveNet's model.json.
-    """
-    network = HarvestHourglass(settings.stacks, settings.width, task.maps)
-    task.prepare(network)
-    if Path(settings.start).suffix == ".json":
-        network.features.load_published(read_tfjs(Path(settings.start)))
-        return network
-    given = load_hourglass(settings.start).state_dict()
-    own = network.state_dict()
-    if not isinstance(load_hourglass(settings.start), HarvestHourglass):
-        raise UserError(f"{settings.start} is another kind of hourglass; start from one that `harvest train` made")
-    network.load_state_dict(
-        own | {key: value for key, value in given.items() if key in own and own[key].shape == value.shape}
-    )
-    return network
-
-
-def _one_thread(_: int) -> None:
-    """A reader leaves the processors to the training."""
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
+def _take_part(make: Callable[[Peers], Training[Any]], peers: Peers) -> None:
+    make(peers).run()
 
 
 def draw_curve(table: Path, out: Path) -> None:
-    """A picture of a training's curve.csv."""
+    """A picture of a training's curve.csv: what was measured, and the loss."""
     from matplotlib.figure import Figure
 
     with table.open(encoding="utf-8", newline="") as file:
         rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    names = [name for name in rows[0] if name not in ("step", "hours", "loss")]
+    in_mm = [name for name in names if name.endswith("_mm")]
     figure = Figure(figsize=(8, 4), layout="constrained")
-    shares, losses = figure.subplots(1, 2)
+    measured, losses = figure.subplots(1, 2)
     step = [row["step"] for row in rows]
-    for name in [name for name in rows[0] if name not in ("step", "hours", "loss")]:
-        shares.plot(step, [row[name] for row in rows], label=name)
-    shares.set(xlabel="batches", ylabel="share", ylim=(0, 1))
-    shares.legend()
+    for name in in_mm or names:
+        measured.plot(step, [row[name] for row in rows], label=name.removesuffix("_mm"))
+    measured.set(xlabel="batches", ylabel="error in mm" if in_mm else "share")
+    measured.set_ylim(0, None if in_mm else 1)
+    measured.legend()
     losses.semilogy(step, [row["loss"] for row in rows])
-    losses.set(xlabel="batches", ylabel="loss of the fine maps")
+    losses.set(xlabel="batches", ylabel="loss")
     figure.savefig(out, dpi=120)
