@@ -12,6 +12,7 @@ from cuda_kernels.shell import gaussian_shell, interval_shell
 from cuda_kernels.sum_product import sum_product
 from cuda_kernels.tree import Tree
 from cuda_kernels.unproject import unproject, unproject_active
+from cuda_kernels.view_features import view_features
 
 
 def camera_towards_origin(angle, dist=(-0.1, 0.05, 1e-3, -5e-4), model="pinhole"):
@@ -313,3 +314,35 @@ def test_many_views_with_a_small_floor_are_pruned_in_double_precision():
     fast, slow = unproject_active(*args, 1e-4, cuts), unproject_active(*args, 1e-4, cuts, "reference")
     np.testing.assert_allclose(fast.peak, slow.peak, rtol=1e-4)
     np.testing.assert_array_equal(fast.counts, slow.counts)
+
+
+@pytest.mark.parametrize("how", ["sum", "softmax"])
+@pytest.mark.parametrize(("views", "channels"), [(1, 1), (2, 5), (4, 32), (8, 21)])
+def test_features_of_views_come_together_as_defined(how, views, channels):
+    rng = np.random.default_rng(views)
+    maps = rng.normal(0, 3, (views, 11, 9, channels)).astype(np.float32)
+    cells = rng.uniform(-2, 12, (views, 400, 2)).astype(np.float32)
+    corners = [(np.nan, 1), (np.inf, -np.inf), (-1, 0), (9, 10), (-0.5, 10.5), (8, 10), (0, 0), (8.5, 3), (-1e30, 1e30)]
+    cells[0, : len(corners)] = corners
+    found, expected = view_features(maps, cells, how), view_features(maps, cells, how, "reference")
+    assert found.dtype == np.float32 and found.shape == (400, channels)
+    np.testing.assert_allclose(found, expected, atol=4e-6)
+    turned = np.asfortranarray(maps), np.repeat(cells, 2, axis=1)[:, ::2]
+    np.testing.assert_array_equal(view_features(*turned, how), found)
+
+
+def test_a_softmax_of_features_that_are_far_apart_takes_the_largest():
+    maps = np.array([[[[300.0, -4e4]]], [[[1.0, 5e4]]]], np.float32)
+    at = np.zeros((2, 1, 2), np.float32)
+    assert view_features(maps, at, "softmax").tolist() == [[300.0, 5e4]]
+    assert view_features(maps[:1], at[:1] + 9, "softmax").tolist() == [[0, 0]]
+
+
+def test_features_of_views_that_do_not_fit_are_refused():
+    maps, cells = np.zeros((2, 3, 3, 1), np.float32), np.zeros((2, 5, 2), np.float32)
+    for wrong in ((maps[:1], cells, "sum"), (maps[:0], cells[:0], "sum"), (maps[0], cells, "sum")):
+        with pytest.raises(ValueError, match="of the same views"):
+            view_features(*wrong)
+    for how, backend in (("mean", "numba"), ("sum", "cuda")):
+        with pytest.raises(ValueError, match="need one of"):
+            view_features(maps, cells, how, backend)

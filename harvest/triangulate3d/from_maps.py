@@ -11,16 +11,18 @@ from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from harvest.triangulate3d.agreement import agreed_point, votes_of_views
 from harvest.triangulate3d.algebraic import LEAST_TRUST, shares, soft_argmax_px, triangulate_weighted
 from harvest.triangulate3d.lenses import Lenses
-from harvest.triangulate3d.volumetric import Cube, How, VolumeNetwork, VolumePose, aggregate, volume_soft_argmax
+from harvest.triangulate3d.volumetric import CoarseNetwork, Cube, How, VolumePose, aggregate, sample, volume_soft_argmax
 
 SHARPNESS, FLOOR, SCALE_CELLS = 4.0, 1e-3, 2.0  # of places, and of votes, before any training
 ROUNDS = 3  # of weighing views by their votes
 CUBE_M = 2.0  # side of the cube in the volumetric model's own coordinates, in which every person fills it
-CHANNELS, WIDTH, LEVELS, VOXELS = 16, 16, 4, 32  # of the volumetric model
+WIDTH, LEVELS, VOXELS = 32, 3, 32  # of the volumetric model
+BLUR_CELLS, GAIN = 1.5, 9.0  # of its maps; of their evidence, before any training
 HEAD_WIDTH = 8  # of the head of confidences
 _FAINTEST = 1e-4  # heat that is told from none
 
@@ -164,18 +166,23 @@ class MapAlgebraic(nn.Module):
 
 
 class MapVolumetric(nn.Module):
-    """From heat maps to joints in a cube of voxels round the person, through a 3D network.
+    """From heat maps to joints in a cube of voxels round the person: evidence of the views, and what a 3D network adds.
 
-    The square roots of the maps, in which small probabilities show, are brought to a few channels and unprojected.
+    A map's evidence is the logarithm of its heat above a floor, 0 for none and 1 for a certain cell, after a blur to
+    the width of a voxel, which would otherwise miss what lies between its neighbours and itself. The sum of evidence
+    over views, times a gain, is the logarithm of the product of the maps: with a network that says nothing, as a fresh
+    one does, the answer is the mean under the views' joint likelihood. So learning begins with what triangulation
+    knows, and adds what bodies and detectors are like.
+
     With "confidence", views come together joint by joint, weighted by the confidences of their maps, of which empty
-    ones have none: the mean of eq. 9 in the paper, taken before the maps are brought together, which is linear.
+    ones have none. Both means over views are multiplied by the number of views before they are added to the network's.
 
     Attributes:
         joints: names of the joints, in the order of the maps and of the answer.
         how: views come together, as for `aggregate`.
-        channels, width, levels: of the voxels, and of the network as `VolumeNetwork` says.
-        n: voxels a side, a multiple of 2^levels.
-    Source: Iskakov et al. 2019, section 3.2.
+        width, levels: of the network, as `CoarseNetwork` says.
+        n: voxels a side, a multiple of 2^(levels + 1).
+    Source: Iskakov et al. 2019, section 3.2, of heat maps instead of a picture's features.
     """
 
     def __init__(
@@ -183,12 +190,11 @@ class MapVolumetric(nn.Module):
         joints: tuple[str, ...],
         how: How = "softmax",
         *,
-        channels: int = CHANNELS,
         width: int = WIDTH,
         levels: int = LEVELS,
         n: int = VOXELS,
     ) -> None:
-        """Fresh parameters.
+        """Fresh parameters, of a network that says nothing.
 
         Raises:
             ValueError: an unknown `how`, voxels that cannot be halved so often, or a width that is odd.
@@ -196,26 +202,49 @@ class MapVolumetric(nn.Module):
         super().__init__()
         if how not in get_args(How):
             raise ValueError(f"views come together by {', '.join(get_args(How))}, got {how!r}")
-        if n < 1 or n % 2**levels:
-            raise ValueError(f"voxels a side must be a multiple of {2**levels}, got {n}")
-        self.joints, self.how, self.channels, self.width, self.levels, self.n = joints, how, channels, width, levels, n
-        self.bring = nn.Conv2d(len(joints), channels, 1, bias=False)
+        if n < 1 or n % 2 ** (levels + 1):
+            raise ValueError(f"voxels a side must be a multiple of {2 ** (levels + 1)}, got {n}")
+        self.joints, self.how, self.width, self.levels, self.n = joints, how, width, levels, n
+        self.log_scale = nn.Parameter(torch.zeros(len(joints))) if how == "softmax" else None
+        self.log_gain = nn.Parameter(torch.full((len(joints),), math.log(GAIN)))
         self.trust = MapConfidence() if how == "confidence" else None
-        self.volume = VolumeNetwork(channels, len(joints), levels, width)
+        self.volume = CoarseNetwork(len(joints), levels, width)
 
     def forward(self, views: MapViews, place: CubePlace, *, covariance: bool = False) -> tuple[VolumePose, Cube]:
         """The joints in the model's own coordinates (see `CubePlace`), and the cube in these."""
-        maps = views.score.clamp_min(0).sqrt()
-        if self.trust is not None:
-            trust = torch.where(maps.amax((-2, -1)) > 0, self.trust(views.score), 0.0)
-            maps = maps * shares(trust, views.seen)[..., None, None]
-        features = self.bring(maps.flatten(0, 1)).unflatten(0, maps.shape[:2])
-        cube = Cube(maps.new_zeros(len(maps), 3), CUBE_M, self.n)
-        cells = self._cells(views, place, cube)
-        shown = aggregate(features, cells.__getitem__, "softmax" if self.how == "softmax" else "sum", seen=views.seen)
+        cube = Cube(views.score.new_zeros(len(views.score), 3), CUBE_M, self.n)
+        shown = self._together(evidence(views.score), self._cells(views, place, cube), views)
         # The order of memory in which convolutions are fastest on a processor, by a quarter.
-        volume = self.volume(shown.to(memory_format=torch.channels_last_3d))
+        said = self.volume(shown.to(memory_format=torch.channels_last_3d))
+        count = views.seen.sum(1).to(shown) if self.how != "sum" else shown.new_ones(len(shown))
+        gain = count[:, None] * self.log_gain.exp()
+        volume = said + gain[..., None, None, None] * shown
         return volume_soft_argmax(volume.contiguous(), cube, covariance=covariance), cube
+
+    def _together(self, maps: Tensor, cells: list[Tensor], views: MapViews) -> Tensor:
+        """(B, J, n, n, n) of the maps of evidence (B, V, J, h, w) at the views' cells, as `how` says.
+
+        For learning, all views are sampled first, so that no gradient has to go back through the sampling; otherwise
+        `aggregate` does the same.
+        """
+        share = None
+        if self.trust is not None:
+            trust = torch.where(views.score.amax((-2, -1)) > 0, self.trust(views.score), 0.0)
+            share = shares(trust, views.seen)
+        scale = None if self.log_scale is None else self.log_scale.exp()[:, None, None]
+        if not torch.is_grad_enabled():
+            if scale is not None:
+                found = aggregate(scale * maps, cells.__getitem__, "softmax", seen=views.seen)
+                return found / scale[..., None]
+            maps = maps if share is None else share[..., None, None] * maps
+            return aggregate(maps, cells.__getitem__, "sum", seen=views.seen)
+        shown = torch.stack([sample(maps[:, view], at) for view, at in enumerate(cells)], dim=1)
+        if share is not None:
+            return torch.einsum("bvj,bvjxyz->bjxyz", share, shown)
+        here = views.seen[..., None, None, None, None]
+        if scale is None:
+            return torch.where(here, shown, 0.0).sum(1)
+        return (torch.where(here, scale[..., None] * shown, -torch.inf).softmax(1) * shown).sum(1)
 
     def _cells(self, views: MapViews, place: CubePlace, cube: Cube) -> list[Tensor]:
         """Of each view, the cells (B, n, n, n, 2) where it sees the voxels, NaN where it does not."""
@@ -231,6 +260,19 @@ class MapVolumetric(nn.Module):
                 at = (affine[..., :2] * uv[..., None, :]).sum(-1) + affine[..., 2]
                 cells.append(at.unflatten(1, (cube.n,) * 3))
         return cells
+
+
+def evidence(score: Tensor) -> Tensor:
+    """(..., h, w) in 0..1 what maps (..., h, w) say of each cell: the logarithm of their heat over the faintest that is
+    told from none, after a blur of BLUR_CELLS that leaves the peak of a map of one cell's width as high as it was.
+    """
+    reach = math.ceil(3 * BLUR_CELLS)
+    bell = (-torch.arange(-reach, reach + 1).to(score).square() / (2 * BLUR_CELLS**2)).exp()
+    bell = bell / bell.sum() * math.sqrt(1 + BLUR_CELLS**2)
+    flat = score.clamp_min(0).reshape(-1, 1, *score.shape[-2:])
+    flat = functional.conv2d(flat, bell[:, None][None, None], padding=(reach, 0))
+    wide = functional.conv2d(flat, bell[None, None, None], padding=(0, reach)).reshape(score.shape)
+    return (wide.clamp_max(1.0) / _FAINTEST).log1p() / math.log1p(1 / _FAINTEST)
 
 
 def _cell_of(affine: Tensor, lenses: Lenses) -> Tensor:

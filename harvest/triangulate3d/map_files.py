@@ -42,7 +42,7 @@ def header_of(model: Triangulator) -> dict[str, Any]:
     """What `load_triangulator` makes a model of that shape from."""
     if isinstance(model, MapAlgebraic):
         return {"kind": "algebraic", "width": model.width}
-    sizes = {name: getattr(model, name) for name in ("channels", "width", "levels", "n")}
+    sizes = {name: getattr(model, name) for name in ("width", "levels", "n")}
     return {"kind": "volumetric", "joints": list(model.joints), "how": model.how} | sizes
 
 

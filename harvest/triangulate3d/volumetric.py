@@ -7,15 +7,18 @@ one to pixels of the crop). Lenses that bend light need more than a matrix: `agg
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from cuda_kernels.view_features import view_features
 from harvest.triangulate3d.algebraic import shares
 from harvest.triangulate3d.backbone import Backbone, Residual
 
@@ -25,7 +28,7 @@ NEAREST_M = 1e-6  # depth at which a camera begins to see
 _AWAY = -10.0  # a cell outside every map
 LEVELS = 5  # halvings inside the volume network
 WIDTH = 32  # its channels at full size; half as many after its first convolution
-_KERNEL = 7  # of its first convolution
+KERNEL = 7  # of its first convolution
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,14 +164,34 @@ def aggregate(
         raise ValueError(f"need seen {(batch, views)}, got {tuple(seen.shape)}")
     here = features.new_ones((batch, views), dtype=torch.bool) if seen is None else seen
     maps = torch.where(here[..., None, None, None], features, 0.0)
-    if how == "softmax":
-        return _softmax_over_views(maps, cells_of_view, here)
     if confidence is not None:
         maps = maps * shares(confidence, here)[..., None, None]
+    if maps.device.type == "cpu" and not torch.is_grad_enabled():
+        return _gathered(maps, cells_of_view, how, here)
+    if how == "softmax":
+        return _softmax_over_views(maps, cells_of_view, here)
     total = sample(maps[:, 0], cells_of_view(0))
     for view in range(1, views):
         total = total + sample(maps[:, view], cells_of_view(view))
     return total
+
+
+def _gathered(maps: Tensor, cells_of_view: Callable[[int], Tensor], how: How, here: Tensor) -> Tensor:
+    """`aggregate` by a kernel that gives no gradients, in threads; channels of a voxel lie side by side in memory."""
+    cells = torch.stack([cells_of_view(view) for view in range(maps.shape[1])], dim=1).float()
+    grid, places = maps.float().permute(0, 1, 3, 4, 2).numpy(), cells.flatten(2, -2).numpy()
+    out = np.zeros((len(maps), places.shape[2], maps.shape[2]), np.float32)
+    parts = np.array_split(np.arange(places.shape[2]), torch.get_num_threads())
+    together = "softmax" if how == "softmax" else "sum"
+
+    def fill(row: int, first: int, last: int) -> None:
+        views = here[row].numpy()
+        out[row, first:last] = view_features(grid[row, views], places[row, views, first:last], together)
+
+    jobs = [(row, part[0], part[-1] + 1) for row in range(len(maps)) if here[row].any() for part in parts if len(part)]
+    with ThreadPoolExecutor(len(parts)) as threads:
+        list(threads.map(fill, *zip(*jobs, strict=True)) if jobs else ())
+    return torch.from_numpy(out).unflatten(1, cells.shape[2:-1]).permute(0, 4, 1, 2, 3)
 
 
 def sample(maps: Tensor, cells: Tensor) -> Tensor:
@@ -284,8 +307,10 @@ class VolumeNetwork(nn.Module):
     Source: Moon et al. 2018 ("V2V-PoseNet"), as deep as in Iskakov et al. 2019 (eq. 12).
     """
 
-    def __init__(self, channels: int, joints: int, levels: int = LEVELS, width: int = WIDTH) -> None:
-        """Fresh parameters, of `width` channels at full size.
+    def __init__(
+        self, channels: int, joints: int, levels: int = LEVELS, width: int = WIDTH, kernel: int = KERNEL
+    ) -> None:
+        """Fresh parameters, of `width` channels at full size; `kernel`, odd, is the first convolution's.
 
         Raises:
             ValueError: a width that cannot be halved.
@@ -295,7 +320,7 @@ class VolumeNetwork(nn.Module):
             raise ValueError(f"the width must be even and 2 or more, got {width}")
         self.levels = levels
         self.front = nn.Sequential(
-            _layer(channels, width // 2, _KERNEL),
+            _layer(channels, width // 2, kernel),
             _residual(width // 2, width),
             _residual(width, width),
             _residual(width, width),
@@ -322,11 +347,45 @@ class VolumeNetwork(nn.Module):
         """
         if any(n % 2**self.levels for n in x.shape[-3:]):
             raise ValueError(f"voxels a side must be a multiple of {2**self.levels}, got {tuple(x.shape[-3:])}")
-        features = self.back(self.middle(self.front(x)))
-        kind = x.device.type
-        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
-            volume: Tensor = self.out(features.to(self.out.weight.dtype))
-        return volume
+        return _exactly(self.out, self.back(self.middle(self.front(x))))
+
+
+class CoarseNetwork(nn.Module):
+    """A `VolumeNetwork` that thinks at half the resolution: (B, J, n, n, n) -> (B, J, n, n, n), all 0 when fresh.
+
+    What it costs is at full size, where half as many voxels a side are an eighth of them; where a joint lies within
+    its coarse voxel it says with eight logits, without having looked closer than a convolution of four voxels.
+
+    Attributes:
+        levels, width: of the network inside; n must be a multiple of 2^(levels + 1).
+    """
+
+    def __init__(self, joints: int, levels: int, width: int) -> None:
+        """Fresh parameters.
+
+        Raises:
+            ValueError: a width that cannot be halved.
+        """
+        super().__init__()
+        self.levels, self.width = levels, width
+        down = nn.Conv3d(joints, width, 4, 2, 1)
+        self.down = nn.Sequential(down, nn.BatchNorm3d(width), nn.ReLU())
+        self.inner = VolumeNetwork(width, width, levels, width, kernel=3)
+        self.up = nn.ConvTranspose3d(width, joints, 2, 2)
+        nn.init.kaiming_normal_(down.weight, nonlinearity="relu")
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What is added to logits at full size."""
+        return _exactly(self.up, self.inner(self.down(x)))
+
+
+def _exactly(layer: nn.Conv3d | nn.ConvTranspose3d, x: Tensor) -> Tensor:
+    """What a layer makes of x in its parameters' precision, in autocast too."""
+    kind = x.device.type
+    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+        found: Tensor = layer(x.to(layer.weight.dtype))
+    return found
 
 
 class _Level(nn.Module):
