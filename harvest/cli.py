@@ -155,7 +155,7 @@ def demo(
 
 @rig_app.command("import", epilog="Example: harvest rig import Calib.qca.txt --out rig.yaml")
 def rig_import(
-    source: Annotated[Path, typer.Argument(help="Qualisys .qca.txt, or aniposelib/Pose2Sim/Caliscope .toml.")],
+    source: Annotated[Path, typer.Argument(help="Qualisys .qca.txt, aniposelib/Caliscope .toml, or Panoptic .json.")],
     out: Annotated[Path, typer.Option("--out", help="The rig.yaml to write.")] = Path("rig.yaml"),
 ) -> None:
     """Turn another tool's calibration into a rig.yaml."""

@@ -1,8 +1,9 @@
-"""Sets of multi-view heat maps to train triangulation on: out of rendered views, or out of finished runs."""
+"""Sets of multi-view heat maps to train triangulation on: out of rendered views, footage with true joints, or runs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 from calib.rig import load_rig
 from harvest.detect2d.detectors import make_detector
 from harvest.errors import UserError
+from harvest.learn.layouts import footage_of, maps_of_footage
 from harvest.learn.map_sets import MapSet, MultiViewMaps, maps_of_multiviews, read_header, write_map_set
 from harvest.learn.samples import LABEL_SETS, rows_of
+from harvest.learn.training import train
 from harvest.learn.triangulation import WEIGHTS, TriangulationSettings, TriangulationTraining, build_triangulator
 from harvest.store.fingerprint import file_fingerprint, fingerprint
 from harvest.store.heatmaps import HeatmapStore
@@ -28,7 +31,7 @@ FEWEST_VIEWS, NEEDED_SHARE = 2, 0.5  # of the views and of the joints that a mom
 @dataclass(frozen=True)
 class Given:
     """What triangulation is trained on: folders as `map_set_of` takes them, to learn from and to measure on, and the
-    weights of the hourglass that looks at rendered views, None for the package's.
+    weights of the hourglass that looks at pictures, None for the package's.
     """
 
     learn: Path
@@ -36,38 +39,48 @@ class Given:
     weights: Path | None = None
 
 
-def train_on(given: Given, out: Path, settings: TriangulationSettings, most_seconds: float = float("inf")) -> Path:
+def train_on(
+    given: Given,
+    out: Path,
+    settings: TriangulationSettings,
+    processes: int = 1,
+    most_seconds: float = float("inf"),
+) -> Path:
     """Train triangulation in a folder, or go on with it; heat maps that have to be made first lie in it too. Gives the
     file of weights.
 
     Raises:
-        UserError: as `map_set_of` and `TriangulationTraining`.
+        UserError: as `map_set_of`, `TriangulationTraining` and `train`.
     """
     build_triangulator(settings, ("any",))  # refuses what no network has, before the heat maps are made
     measure = map_set_of(given.measure, out / "validation_maps", given.weights) if given.measure else None
     learn = map_set_of(given.learn, out / "maps", given.weights)
-    TriangulationTraining(learn, out, settings, measure).run(most_seconds)
+    train(partial(TriangulationTraining, learn, out, settings, measure), processes, most_seconds)
     return out / WEIGHTS
 
 
 def map_set_of(data: Path, out: Path, weights: Path | None = None) -> MapSet:
     """The set of heat maps in `data`; one made of it in `out` where it is a finished run, or a folder of rendered
-    multi-view samples, which the hourglass looks at first.
+    multi-view samples or of footage in a published layout, which the hourglass looks at first.
 
     Args:
         weights: of that hourglass, instead of the package's.
     Raises:
-        UserError: `data` is none of these, or `out` holds something else.
+        UserError: `data` is none of these, or cannot be used, or `out` holds something else.
+        CalibrationError: footage whose cameras cannot be read.
     """
-    if not data.is_dir():
-        raise UserError(
-            f"{data} is no folder; give one of `harvest studio views`, a finished run, or a set of heat maps"
-        )
     if read_header(data) is not None:
         return MapSet(data)
     if (data / "run.yaml").is_file():
         return maps_of_run(data, out)
-    return maps_of_multiviews(data, make_detector("hourglass", weights, flip_test=False), out)
+    footage = footage_of(data)
+    if footage is None and not data.is_dir():
+        raise UserError(
+            f"{data} is no folder; give one of `harvest studio views`, of footage with joints (docs/formats.md), a "
+            "finished run, or a set of heat maps"
+        )
+    detector = make_detector("hourglass", weights, flip_test=False)
+    return maps_of_footage(footage, detector, out) if footage else maps_of_multiviews(data, detector, out)
 
 
 def maps_of_run(run: Path, out: Path, truth: Path | None = None) -> MapSet:

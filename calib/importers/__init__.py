@@ -3,11 +3,13 @@
 from pathlib import Path
 
 from calib.errors import CalibrationError
+from calib.importers.human36m import read_human36m
+from calib.importers.panoptic import read_panoptic
 from calib.importers.qualisys import read_qualisys
 from calib.importers.toml import read_toml
 from calib.rig import Rig
 
-__all__ = ["import_rig", "read_qualisys", "read_toml"]
+__all__ = ["import_rig", "read_human36m", "read_panoptic", "read_qualisys", "read_toml"]
 
 
 def import_rig(path: Path) -> Rig:
@@ -21,6 +23,8 @@ def import_rig(path: Path) -> Rig:
         return read_qualisys(path)
     if name.endswith(".toml"):
         return read_toml(path)
+    if name.endswith(".json"):
+        return read_panoptic(path)
     raise CalibrationError(
-        f"cannot tell what kind of calibration {path} is; known: Qualisys .qca.txt, aniposelib .toml"
+        f"cannot tell what kind of calibration {path} is; known: Qualisys .qca.txt, aniposelib .toml, Panoptic .json"
     )
