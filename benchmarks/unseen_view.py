@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from calib.rig import Rig, load_rig
 from calib.triangulate import triangulate_ransac
+from harvest.detect2d.weights import shipped
 from harvest.metrics.pose import joint_errors, summary, take_joints
 from harvest.reconstruct.batch import infer_block
 from harvest.reconstruct.limb_lengths import estimate_limb_lengths
@@ -26,11 +27,14 @@ from harvest.select import select_by_determinant
 from harvest.skeleton import Skeleton
 from harvest.store.heatmaps import HeatmapStore
 from harvest.store.tables import read_boxes
+from harvest.triangulate3d.infer_maps import triangulate_learned
+from harvest.triangulate3d.map_files import load_triangulator
 from harvest.types import Heatmaps, PersonBoxes, Poses3D
 from pipelines.settings import ReconstructSettings
+from pipelines.stages.learnt import LEARNT, poses_of_joints
 from pipelines.stages.reconstruct import pictorial_settings, skeleton_for
 
-METHODS = ("dlt", "ransac", "pictorial")
+METHODS = ("dlt", "ransac", "algebraic", "volumetric", "pictorial")
 LIMB_JOINTS = tuple(f"{side}_{part}" for part in "shoulder elbow wrist hip knee ankle".split() for side in "lr")
 
 
@@ -48,14 +52,20 @@ def read_judge(path: Path, views: int, frames: NDArray[np.int64], least: float) 
 def reconstruct(
     rig: Rig, maps: Heatmaps, boxes: PersonBoxes, skeleton: Skeleton, method: str, settings: ReconstructSettings
 ) -> Poses3D:
-    """Poses of all frames by one method, everything estimated from these views alone."""
+    """Poses of all frames by one method, everything estimated from these views alone.
+
+    A learnt method takes the package's weights; a volumetric one gives the joints that it shares with the maps.
+    """
     times = maps.frames / 60.0
-    if method != "pictorial":
+    if method in ("ransac", "dlt"):
         return triangulate(rig, maps, times, method)
     joints = triangulated_peaks(rig, maps)[0]
-    lengths = estimate_limb_lengths(skeleton, joints)
     side = box_side_m(joints, boxes.centre_m, boxes.radius_m)
     centres = box_centres(joints, boxes.centre_m, boxes.radius_m)
+    if method in LEARNT:
+        network = load_triangulator(shipped(LEARNT[method]))
+        return poses_of_joints(triangulate_learned(network, rig, maps, times, centres, side), maps.joints)
+    lengths = estimate_limb_lengths(skeleton, joints)
     model = PictorialModel(skeleton, lengths, pictorial_settings(settings, 1.0))
     boxes_of_frames = [(centre, side) for centre in centres]
     return collect(maps, times, infer_block(model, rig, maps, boxes_of_frames, settings.flip_prior))

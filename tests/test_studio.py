@@ -123,7 +123,7 @@ def test_every_joint_has_a_share_of_flesh():
 
 def test_the_standard_sets_are_what_they_were():
     table = {name: len(takes_of(name)) for name in PRESETS}
-    assert table == {"demo": 1, "bench-4cam": 8, "bench-gap": 6, "train": 200}
+    assert table == {"demo": 1, "bench-4cam": 8, "bench-gap": 6, "bench-rigs": 10, "train": 200}
     bench = takes_of("bench-4cam")
     assert {take.split for take in bench} == {"test"} and {take.views for take in bench} == {4}
     assert [take.subject for take in bench] == [0, 0, 1, 1, 2, 2, 3, 3]

@@ -214,7 +214,8 @@ def _within_tolerance(
         if bound <= settings.tolerance:
             return Inference(active, marginals, bound)
         least *= float(np.clip(AIM * settings.tolerance / bound, 1e-4, 0.1))
-        cut = least / weight
+        with np.errstate(divide="ignore", over="ignore"):
+            cut = least / weight  # infinite for a block that can weigh nothing
 
 
 def _seconds(tree: Tree, active: ActiveVoxels, n: int) -> float:

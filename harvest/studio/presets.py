@@ -42,6 +42,24 @@ def bench_gap(takes: int, seed: int) -> list[TakeSettings]:
     return [replace(first, subject=take // 2, take=take, objects=take % 2) for take in range(takes)]
 
 
+def bench_rigs(takes: int, seed: int) -> list[TakeSettings]:
+    """Held-out people, clothes, rooms and motions before eight cameras of rigs of every kind that nothing learnt from,
+    a few moments of each, some with obstacles: how methods fare by the number of views.
+    """
+    first = TakeSettings(seed=seed, split="test", frames=12, fps=3.0, views=8, size_px=(800, 800))
+    return [
+        replace(
+            first,
+            subject=take,
+            take=take,
+            kind=list(KINDS)[take % len(KINDS)],
+            people=2 if take % 4 == 3 else 1,
+            objects=2 if take % 3 == 1 else 0,
+        )
+        for take in range(takes)
+    ]
+
+
 def train(takes: int, seed: int) -> list[TakeSettings]:
     """Short takes before rigs of every kind with two to eight cameras, to train what looks at several views at once."""
     settings = []
@@ -69,6 +87,7 @@ PRESETS: dict[str, tuple[Callable[[int, int], list[TakeSettings]], int, int]] = 
     "demo": (demo, 1, 1),
     "bench-4cam": (bench_4cam, 8, 20),
     "bench-gap": (bench_gap, 6, 21),
+    "bench-rigs": (bench_rigs, 10, 23),
     "train": (train, 200, 22),
 }
 
