@@ -48,9 +48,11 @@ class DetectSettings(StageSettings):
 class ReconstructSettings(StageSettings):
     """From heat maps to 3D.
 
-    weights: a file for algebraic and volumetric, the methods that are learnt, instead of the package's. skeleton: a
-    built-in name or a YAML file; None takes the detector's, or that of the volumetric weights. height_m: fixes limb
-    lengths to typical proportions of that height; None estimates them from the footage. box_side_m: None estimates it.
+    weights: a file for algebraic and volumetric, the methods that are learnt, instead of the package's. how: views of
+    published volumetric weights come together; None takes confidence for weights that have confidences for it, else
+    softmax. skeleton: a built-in name or a YAML file; None takes the detector's, or that of weights with joints of
+    their own. height_m: fixes limb lengths to typical proportions of that height; None estimates them from the footage.
+    box_side_m: None estimates it.
     sharpness: power of a heat map that is a likelihood; None takes the detector's. floor, tolerance, prior,
     limb_tolerance_vox, voxels: see harvest/reconstruct/pictorial.py. flip_prior: probability that a view exchanges left
     and right, before looking; 0 leaves the views alone. backend: numba on the CPU, or cuda on a GPU, which leaves to
@@ -60,6 +62,7 @@ class ReconstructSettings(StageSettings):
 
     method: Literal["pictorial", "ransac", "dlt", "algebraic", "volumetric"] = "pictorial"
     weights: Path | None = None
+    how: Literal["softmax", "sum", "confidence"] | None = None
     skeleton: str | None = None
     voxels: Annotated[int, Field(ge=8, le=128)] = 64
     floor: Annotated[float, Field(ge=0, lt=1)] = 1e-4

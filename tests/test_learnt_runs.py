@@ -9,7 +9,8 @@ import torch
 from calib.rig import load_rig
 from harvest.cli import app
 from harvest.errors import UserError
-from harvest.learn.triangulation import CHECKPOINT, WEIGHTS, measure
+from harvest.learn.training import CHECKPOINT
+from harvest.learn.triangulation import WEIGHTS, measure
 from harvest.store.heatmaps import HeatmapStore
 from harvest.store.tables import read_poses, read_selection, write_selection
 from harvest.studio.figure import Wrong, write_capture
@@ -70,7 +71,7 @@ def test_a_run_by_a_volumetric_network_gives_its_joints(done):
     shutil.copytree(folder / "out", out)
     weights, settings = folder / "v.safetensors", folder / "volumetric.yaml"
     save_triangulator(
-        MapVolumetric(("pelvis", "thorax", "nose", "l_wrist"), channels=2, width=2, levels=2, n=8), weights
+        MapVolumetric(("pelvis", "thorax", "nose", "l_wrist"), width=2, levels=2, n=8), weights
     )
     settings.write_text(f"reconstruct: {{weights: {weights}, skeleton: mpii16}}")
     harvest("run", *options[:-1], settings, "--method", "volumetric", "--out", out)

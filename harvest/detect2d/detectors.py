@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import cv2
 import numpy as np
@@ -89,14 +89,19 @@ def crop_picture(image: NDArray[np.uint8], image_from_crop: NDArray[np.floating]
     Pictures much larger than the crop are first halved, so that no detail is lost to coarse sampling.
     """
     affine = image_from_pixels(image_from_crop, size_px)
-    picture: NDArray[Any] = image
+    picture = image
     while np.sqrt(abs(np.linalg.det(affine[:, :2]))) >= 2.0 and min(picture.shape[:2]) > 1:
-        height, width = picture.shape[0] // 2, picture.shape[1] // 2
-        picture = cv2.resize(picture[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
-        affine = affine / 2.0
+        picture, affine = halved(picture), affine / 2.0
         affine[:, 2] -= 0.25  # pixel centres: (u + 0.5) / 2 - 0.5
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return np.asarray(cv2.warpAffine(picture, affine, (size_px, size_px), flags=flags), dtype=np.uint8)
+
+
+def halved(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture (H, W, 3) at half its size, each pixel the mean of four: u becomes (u + 0.5) / 2 - 0.5."""
+    height, width = picture.shape[0] // 2, picture.shape[1] // 2
+    even = picture[: 2 * height, : 2 * width]
+    return np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def image_from_pixels(image_from_crop: NDArray[np.floating], size_px: int) -> NDArray[np.float64]:

@@ -1,9 +1,13 @@
-"""The box in which the person is: from triangulated joints where they agree, from the located sphere elsewhere."""
+"""Where the person is: from triangulated joints where they agree, from the located sphere elsewhere."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
+
+from harvest.skeleton import joint_sources
 
 Floats = NDArray[np.float64]
 MARGIN_M = 0.25  # round the outermost triangulated joints, on every side
@@ -20,6 +24,18 @@ def box_centres(xyz_m: Floats, centre_m: Floats, radius_m: Floats) -> Floats:
     for frame in np.flatnonzero(inside.mean(axis=1) >= NEEDED_SHARE):
         out[frame] = (np.nanmin(points[frame], axis=0) + np.nanmax(points[frame], axis=0)) / 2
     return out
+
+
+def pelvis_centres(xyz_m: Floats, joints: Sequence[str], centre_m: Floats, radius_m: Floats) -> Floats:
+    """(T, 3) the pelvis among joints (T, J, 3), or the middle of the hips; where the views agree on none inside the
+    sphere, its centre, which stands for the hips.
+    """
+    found = [list(joints).index(name) for name in joint_sources("pelvis", joints)]
+    if not found:
+        return centre_m.copy()
+    pelvis = xyz_m[:, found].mean(axis=1)
+    inside = np.linalg.norm(pelvis - centre_m, axis=1) < radius_m
+    return np.where(inside[:, None], pelvis, centre_m)
 
 
 def box_side_m(xyz_m: Floats, centre_m: Floats, radius_m: Floats) -> float:

@@ -53,6 +53,7 @@ def triangulate_learned(
     """
     rig = rig.select(maps.views)
     if isinstance(model, MapVolumetric):
+        _need_joints(model, maps)
         maps = maps_of_joints(maps, model.joints)
     t, v, j = maps.score.shape[:3]
     xyz, cov = np.full((t, j, 3), np.nan), np.full((t, j, 3, 3), np.nan)
@@ -62,44 +63,52 @@ def triangulate_learned(
     if isinstance(model, MapVolumetric):
         frames = frames[np.isfinite(centres_m[frames]).all(axis=1)]
     least_px = _cell_px(maps) / np.sqrt(12.0)
+    device = next(model.parameters()).device
     for part in np.array_split(frames, -(-len(frames) // _batch(model))) if len(frames) else []:
-        views = _views(model, rig, maps, part)
+        views = views_of(rig, maps, part, device)
         with torch.inference_mode():
             if isinstance(model, MapVolumetric):
                 xyz[part], cov[part] = _from_volume(model, rig, views, centres_m[part], side_m)
             else:
                 xyz[part], cov[part] = _from_rays(model, rig, views, least_px)
-            heat[part] = _heat_at(views, torch.from_numpy(xyz[part]).to(views.score.device)).cpu().numpy()
+            heat[part] = heat_at(views, torch.from_numpy(xyz[part]).to(device)).cpu().numpy()
+    return supported_poses(maps, times_s, xyz, cov, heat)
+
+
+def supported_poses(maps: Heatmaps, times_s: Floats, xyz_m: Floats, cov_m2: Floats, heat: Floats) -> Poses3D:
+    """Poses at places (T, J, 3) with covariances, by the heat (T, V, J) of each view's map at the projections: its mean
+    over the views with maps is the confidence, and views with SUPPORT or more support the joint.
+    """
     present = np.maximum(maps.present.sum(axis=1), 1)[:, None]
     return Poses3D(
         frames=maps.frames,
         time_s=times_s,
         views=maps.views,
         joints=maps.joints,
-        xyz_m=xyz,
-        cov_m2=cov,
+        xyz_m=xyz_m,
+        cov_m2=cov_m2,
         confidence=np.clip(heat.sum(axis=1) / present, 0.0, 1.0),
         n_views=(heat >= SUPPORT).sum(axis=1),
-        flip=np.full((t, v), np.nan),
+        flip=np.full(heat.shape[:2], np.nan),
     )
 
 
-def maps_of_joints(maps: Heatmaps, joints: Sequence[str]) -> Heatmaps:
-    """The maps of those joints, by name, in that order; empty ones of joints that there are no maps of.
-
-    Raises:
-        UserError: fewer than half of the joints have maps.
-    """
-    shown = [joint for joint in joints if joint in maps.joints]
-    if len(shown) < NEEDED_SHARE * len(joints):
+def _need_joints(model: MapVolumetric, maps: Heatmaps) -> None:
+    shown = len(set(model.joints) & set(maps.joints))
+    if shown < NEEDED_SHARE * len(model.joints):
         raise UserError(
-            f"the volumetric model knows {len(joints)} joints ({', '.join(joints[:4])}, ...), and the detector has "
-            f"{len(shown)} of them; train one with this detector's maps, or take --method algebraic"
+            f"the volumetric model knows {len(model.joints)} joints ({', '.join(model.joints[:4])}, ...), and the "
+            f"detector has {shown} of them; train one with this detector's maps, or take --method algebraic"
         )
+
+
+def maps_of_joints(maps: Heatmaps, joints: Sequence[str]) -> Heatmaps:
+    """The maps of those joints, by name, in that order; empty ones of joints that there are no maps of."""
     t, v, _, h, w = maps.score.shape
     score = np.zeros((t, v, len(joints), h, w), np.float32)
-    for joint in shown:
-        score[:, :, list(joints).index(joint)] = maps.score[:, :, maps.joints.index(joint)]
+    for place, joint in enumerate(joints):
+        if joint in maps.joints:
+            score[:, :, place] = maps.score[:, :, maps.joints.index(joint)]
     return Heatmaps(maps.frames, maps.views, tuple(joints), score, maps.image_from_heatmap)
 
 
@@ -113,8 +122,8 @@ def _batch(model: Triangulator) -> int:
     return max(int(BATCH * (VOXELS / model.n) ** 3), 1) if isinstance(model, MapVolumetric) else BATCH
 
 
-def _views(model: Triangulator, rig: Rig, maps: Heatmaps, part: NDArray[np.int64]) -> MapViews:
-    device = next(model.parameters()).device
+def views_of(rig: Rig, maps: Heatmaps, part: NDArray[np.int64], device: torch.device) -> MapViews:
+    """What the maps of those frames show; the rig's cameras are those of the maps, in order."""
     optics = torch.from_numpy(optics_of(rig)).to(device)
     given = maps.score[part], maps.image_from_heatmap[part], maps.present[part]
     score, affine, seen = (torch.from_numpy(value).to(device) for value in given)
@@ -144,7 +153,7 @@ def _from_volume(
     return xyz.cpu().numpy(), cov.cpu().numpy()
 
 
-def _heat_at(views: MapViews, xyz_m: Tensor) -> Tensor:
+def heat_at(views: MapViews, xyz_m: Tensor) -> Tensor:
     """(B, V, J) what each view's map of a joint shows where the joint (B, J, 3) projects; 0 where it is not seen."""
     uv = views.lenses.project(xyz_m[:, None].expand(-1, views.seen.shape[1], -1, -1))
     to_cells = inverse_affine(views.image_from_heatmap)[:, :, None]

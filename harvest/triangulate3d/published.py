@@ -103,7 +103,7 @@ def load_published_algebraic(weights: Weights) -> PublishedAlgebraic:
     Raises:
         UserError: no such file, not weights, or not all of such a network.
     """
-    state = renamed(_read(weights))
+    state = renamed(read_state(weights))
     return _filled(PublishedAlgebraic(_backbone_for(state), MULTIPLIER_2D), state)
 
 
@@ -117,7 +117,7 @@ def load_published_volumetric(weights: Weights, how: How, multiplier: float = MU
     Raises:
         UserError: as `load_published_algebraic`, or weights without the confidences that `how` needs.
     """
-    state = renamed(_read(weights))
+    state = renamed(read_state(weights))
     backbone = _backbone_for(state)
     if "bring.weight" not in state or "volume.out.weight" not in state:
         raise UserError(f"these weights have no volume network; load them as an algebraic one, or {_NEEDED}")
@@ -138,7 +138,8 @@ def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
-def _read(weights: Weights) -> Mapping[str, Tensor]:
+def read_state(weights: Weights) -> Mapping[str, Tensor]:
+    """The state dict of a .pth file, under whatever names; raises UserError where it holds none."""
     if isinstance(weights, Mapping):
         return weights
     path = Path(weights)

@@ -11,12 +11,19 @@ from numpy.typing import NDArray
 
 from harvest.detect2d.weights import shipped
 from harvest.errors import UserError
-from harvest.types import Poses3D
+from harvest.reconstruct.methods import triangulated_peaks
+from harvest.reconstruct.volume import box_centres, pelvis_centres
+from harvest.types import Heatmaps, PersonBoxes, Poses3D
+from pipelines.capture import Capture
 from pipelines.settings import ReconstructSettings
 
 if TYPE_CHECKING:
+    from harvest.triangulate3d.infer_pictures import PictureTriangulator
     from harvest.triangulate3d.map_files import Triangulator
 
+    Network = Triangulator | PictureTriangulator
+
+PUBLISHED_SUFFIXES = (".pth", ".pt")  # of weights that look at pictures; ours, which look at heat maps, have others
 LEARNT = {"algebraic": "algebraic-s", "volumetric": "volumetric-s"}  # methods, and the package's weights for them
 
 
@@ -27,32 +34,76 @@ def triangulator_file(settings: ReconstructSettings) -> Path | None:
     return settings.weights or shipped(LEARNT[settings.method])
 
 
-def triangulator_of(settings: ReconstructSettings) -> Triangulator | None:
+def triangulator_of(settings: ReconstructSettings) -> Network | None:
     """The network of a method that is learnt, None for the others.
 
     Raises:
-        UserError: weights that are missing, given in vain, unusable, or of the other method.
+        UserError: weights that are missing, given in vain, unusable, or of the other method; `how` given in vain.
     """
     path = triangulator_file(settings)
     if path is None:
         if settings.weights is not None:
             raise UserError(f"reconstruct.weights goes with --method {' or '.join(LEARNT)}, not {settings.method}")
-        return None
-    if settings.weights is None and not path.is_file():
+    elif settings.weights is None and not path.is_file():
         raise UserError(
             f"--method {settings.method} has no weights in this package ({path.name}); train some with `harvest train "
             f"triangulation --model {settings.method}`, and name them in --config: reconstruct: {{weights: FILE}}"
         )
-    from harvest.triangulate3d.map_files import header_of, load_triangulator
-
-    network = load_triangulator(path)
-    kind = header_of(network)["kind"]
+    published = path is not None and path.suffix in PUBLISHED_SUFFIXES
+    if settings.how is not None and not published:
+        raise UserError("reconstruct.how goes with published volumetric weights (.pth); give these, or leave it out")
+    if path is None:
+        return None
+    network, kind = _published(path, settings) if published else _ours(path)
     if kind != settings.method:
         raise UserError(f"{path} holds {kind} triangulation; give --method {kind}, or weights for {settings.method}")
     return network
 
 
-def own_joints(network: Triangulator | None) -> tuple[str, ...] | None:
+def _ours(path: Path) -> tuple[Triangulator, str]:
+    from harvest.triangulate3d.map_files import header_of, load_triangulator
+
+    network = load_triangulator(path)
+    return network, header_of(network)["kind"]
+
+
+def _published(path: Path, settings: ReconstructSettings) -> tuple[PictureTriangulator, str]:
+    from harvest.triangulate3d.infer_pictures import load_picture_triangulator
+
+    network = load_picture_triangulator(path, settings.how)
+    return network, network.kind
+
+
+def poses_by_network(
+    network: Network,
+    capture: Capture,
+    given: Heatmaps,
+    maps: Heatmaps,
+    part: slice,
+    boxes: PersonBoxes,
+    side_m: float,
+) -> Poses3D:
+    """Poses of one block of frames, `part` of the capture's; of the maps' joints, or of the network's own.
+
+    A published network looks at pictures: those of the block's frames are read again.
+
+    Args:
+        given: the block's heat maps, of the detector's joints. maps: of the skeleton's. side_m: of the person's cube.
+    """
+    from harvest.triangulate3d.infer_maps import triangulate_learned
+    from harvest.triangulate3d.infer_pictures import PictureTriangulator, triangulate_pictures
+
+    rig, times, spheres = capture.rig, capture.times_s[part], (boxes.centre_m[part], boxes.radius_m[part])
+    if isinstance(network, PictureTriangulator):
+        pelvis = pelvis_centres(triangulated_peaks(rig, given)[0], given.joints, *spheres)
+        crops = boxes.image_from_crop[part]
+        return triangulate_pictures(network, rig, given, times, crops, pelvis, capture.pictures)
+    centres = box_centres(triangulated_peaks(rig, maps)[0], *spheres)
+    shown = maps if own_joints(network) is None else given
+    return triangulate_learned(network, rig, shown, times, centres, side_m)
+
+
+def own_joints(network: Network | None) -> tuple[str, ...] | None:
     """Names of the joints that a network gives whatever the detector; None where it gives those of the maps."""
     return getattr(network, "joints", None)
 

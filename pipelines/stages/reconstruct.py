@@ -27,10 +27,10 @@ from harvest.store.tables import read_boxes, read_poses, table_fingerprint, writ
 from harvest.types import Heatmaps, PersonBoxes, Poses3D
 from pipelines.capture import Capture
 from pipelines.settings import ReconstructSettings
-from pipelines.stages.learnt import LEARNT, own_joints, poses_of_joints, triangulator_of
+from pipelines.stages.learnt import LEARNT, own_joints, poses_by_network, poses_of_joints, triangulator_of
 
 if TYPE_CHECKING:
-    from harvest.triangulate3d.map_files import Triangulator
+    from pipelines.stages.learnt import Network
 
 BLOCK_FRAMES = 32
 SAMPLE_FRAMES = 60  # evenly spread frames from which limb lengths and the box's side are estimated
@@ -46,7 +46,7 @@ class Body:
     lengths: LimbLengths
     side_m: float
     sharpness: float
-    network: Triangulator | None = None
+    network: Network | None = None
 
 
 def skeleton_for(joints: tuple[str, ...], chosen: str | None) -> Skeleton:
@@ -70,7 +70,7 @@ def measure_body(
     store: HeatmapStore,
     boxes: PersonBoxes,
     settings: ReconstructSettings,
-    network: Triangulator | None = None,
+    network: Network | None = None,
 ) -> Body:
     """Skeleton, limb lengths and box side, from a sample of the frames; a network with joints of its own names the
     skeleton, unless the settings do.
@@ -135,15 +135,12 @@ def reconstruct_block(
     times, maps = capture.times_s[part], for_skeleton(given, body.skeleton)
     if settings.method in ("ransac", "dlt"):
         return triangulate(capture.rig, maps, times, settings.method), 0
+    if settings.method in LEARNT:
+        assert body.network is not None
+        poses = poses_by_network(body.network, capture, given, maps, part, boxes, body.side_m)
+        return poses_of_joints(poses, body.skeleton.joints), 0
     joints = triangulated_peaks(capture.rig, maps)[0]
     centres = box_centres(joints, boxes.centre_m[part], boxes.radius_m[part])
-    if settings.method in LEARNT:
-        from harvest.triangulate3d.infer_maps import triangulate_learned
-
-        assert body.network is not None
-        shown = maps if own_joints(body.network) is None else given
-        poses = triangulate_learned(body.network, capture.rig, shown, times, centres, body.side_m)
-        return poses_of_joints(poses, body.skeleton.joints), 0
     model = PictorialModel(body.skeleton, body.lengths, pictorial_settings(settings, body.sharpness))
     results = infer_block(model, capture.rig, maps, [(centre, body.side_m) for centre in centres], settings.flip_prior)
     return collect(maps, times, results), sum(result.pose.backend != settings.backend for result in results)
