@@ -16,21 +16,27 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 from unseen_view import reconstruct
 
 from calib.importers import import_rig
 from calib.rig import Rig
 from harvest.detect2d.keypoints import gaussian_heatmaps
+from harvest.detect2d.weights import shipped
 from harvest.metrics.pose import joint_errors
 from harvest.reconstruct.methods import triangulated_peaks
-from harvest.skeleton import load_skeleton
-from harvest.types import Heatmaps, PersonBoxes
+from harvest.skeleton import Skeleton, load_skeleton
+from harvest.triangulate3d.infer_maps import triangulate_learned
+from harvest.triangulate3d.map_files import load_triangulator
+from harvest.types import Heatmaps, PersonBoxes, Poses3D
 from pipelines.settings import ReconstructSettings
+from pipelines.stages.learnt import LEARNT
 
 Floats = NDArray[np.float64]
 CELLS = 64
 NOISE_PX, SPREAD, OUTLIERS, FAR_PX, MISSING = 6.0, 0.6, 0.08, (40.0, 200.0), 0.05
-METHODS = ("ransac", "dlt", "pictorial", "algebraic")
+ALIKE = "alike"  # algebraic, with all maps trusted alike
+METHODS = ("ransac", "dlt", "pictorial", "algebraic", ALIKE)
 RADIUS_M = 1.1  # round the middle of the joints that the views agree on
 CROP = 1.5  # sides over the extent of the middle four fifths of the points
 
@@ -82,6 +88,16 @@ def maps_of(
     return maps, PersonBoxes(maps.frames, rig.names, centre, np.full(len(xyz), RADIUS_M), nobody)
 
 
+def poses_by(method: str, rig: Rig, maps: Heatmaps, boxes: PersonBoxes, skeleton: Skeleton) -> Poses3D:
+    """Poses of all frames by one method."""
+    if method != ALIKE:
+        return reconstruct(rig, maps, boxes, skeleton, method, ReconstructSettings(sharpness=1.0))
+    network = load_triangulator(shipped(LEARNT["algebraic"]))
+    for part in (network.trust.layers[2].weight, network.trust.layers[2].bias):
+        nn.init.zeros_(part)
+    return triangulate_learned(network, rig, maps, maps.frames / 60.0, boxes.centre_m, RADIUS_M)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -96,7 +112,6 @@ def main() -> None:
     stored, skeleton = np.load(args.truth), load_skeleton("cmu19")
     assert tuple(stored["joint_names"]) == skeleton.joints
     rig, truth = import_rig(args.calibration), stored["xyz_cm"].astype(np.float64) / 100
-    settings = ReconstructSettings(sharpness=1.0)
     print(f"{'':18}" + "".join(f"{method:>31}" for method in args.methods))
     print(f"{'views':18}" + f"{'mean':>9}{'95 %':>7}{'found':>7}{'ms/fr.':>8}" * len(args.methods))
     for views in args.views:
@@ -110,7 +125,7 @@ def main() -> None:
             maps, boxes = maps_of(chosen, truth[rows], skeleton.joints, rng, args.noisy)
             for method in args.methods:
                 begin = time.perf_counter()
-                poses = reconstruct(chosen, maps, boxes, skeleton, method, settings)
+                poses = poses_by(method, chosen, maps, boxes, skeleton)
                 seconds[method] += time.perf_counter() - begin
                 errors[method].append(1000 * joint_errors(poses.xyz_m, truth[rows]))
         line = f"{views:<18}"

@@ -70,9 +70,7 @@ def test_a_run_by_a_volumetric_network_gives_its_joints(done):
     out = folder / "volumetric"
     shutil.copytree(folder / "out", out)
     weights, settings = folder / "v.safetensors", folder / "volumetric.yaml"
-    save_triangulator(
-        MapVolumetric(("pelvis", "thorax", "nose", "l_wrist"), width=2, levels=2, n=8), weights
-    )
+    save_triangulator(MapVolumetric(("pelvis", "thorax", "nose", "l_wrist"), width=2, levels=2, n=8), weights)
     settings.write_text(f"reconstruct: {{weights: {weights}, skeleton: mpii16}}")
     harvest("run", *options[:-1], settings, "--method", "volumetric", "--out", out)
     poses = read_poses(out / "30_poses.parquet")

@@ -18,6 +18,7 @@ from harvest.triangulate3d import algebraic, volumetric
 from harvest.triangulate3d.algebraic import AlgebraicTriangulator, smallest_direction, soft_argmax_px
 from harvest.triangulate3d.algebraic import triangulate_weighted as triangulate
 from harvest.triangulate3d.backbone import PoseResNet, Seen
+from harvest.triangulate3d.folded import folded
 from harvest.triangulate3d.losses import soft_mse, volumetric_loss
 from harvest.triangulate3d.volumetric import Cube, VolumeNetwork, VolumetricTriangulator, unproject, volume_soft_argmax
 
@@ -250,6 +251,23 @@ def test_voxels_hold_what_the_definition_says(how):
     np.testing.assert_allclose(volume[0], (share * shown).sum(0), atol=1e-12)
 
 
+@pytest.mark.parametrize("how", HOWS)
+def test_voxels_are_the_same_with_and_without_learning(how):
+    features, P, cube, confidence = (
+        value.float() if isinstance(value, torch.Tensor) else value for value in volume_scene()
+    )
+    features, P = torch.cat([features, features.flip(1)]), P.expand(2, -1, -1, -1)
+    cube = Cube(cube.centre_m.float().expand(2, 3), cube.side_m, cube.n, torch.tensor([0.3, 1.0]))
+    trust = confidence.expand(2, -1, -1) if how == "confidence" else None
+    seen = torch.tensor([[True, False, True], [True, True, True]])
+    expected = unproject(features, P, cube, how, confidence=trust, seen=seen)
+    with torch.no_grad():
+        found = unproject(features, P, cube, how, confidence=trust, seen=seen)
+        nothing = unproject(features, P, cube, how, confidence=trust, seen=torch.zeros_like(seen))
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+    assert found.is_contiguous(memory_format=torch.channels_last_3d) and not nothing.any()
+
+
 @pytest.mark.parametrize("view", range(3))
 def test_one_view_shows_what_the_kernel_of_the_reconstruction_sees(view):
     camera, n, stride = plain_rig(3).cameras[view], 6, 40.0
@@ -391,6 +409,25 @@ def test_what_voxels_cannot_be_made_of_is_refused():
 
 
 # Voxels to joints
+
+
+def test_a_folded_network_gives_the_same_numbers_without_batch_norms():
+    torch.manual_seed(0)
+    network = VolumeNetwork(3, 2, 2, 8)
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm3d):
+            nn.init.normal_(part.weight)
+            nn.init.normal_(part.bias)
+            nn.init.normal_(part.running_mean)
+            nn.init.uniform_(part.running_var, 0.5, 2)
+    x = torch.randn(2, 3, 8, 8, 8)
+    quick = folded(network)
+    assert network.training and not quick.training
+    with torch.no_grad():
+        expected = network.eval()(x)
+        torch.testing.assert_close(quick(x), expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
+    assert not any(isinstance(part, nn.BatchNorm3d) for part in quick.modules())
+    assert sum(isinstance(part, nn.BatchNorm3d) for part in network.modules()) > 20
 
 
 @pytest.mark.parametrize(("levels", "n"), [(5, 32), (2, 12)])

@@ -17,9 +17,11 @@ from harvest.detect2d.weights import DETECTOR, shipped
 from harvest.errors import UserError
 from harvest.learn.map_samples import batch_of
 from harvest.learn.triangulation import loss_of
+from harvest.skeleton import load_skeleton
 from harvest.studio.figure import moving_figure, ring_rig
 from harvest.triangulate3d.agreement import agreed_point, votes_of_views
 from harvest.triangulate3d.algebraic import triangulate_weighted
+from harvest.triangulate3d.folded import folded
 from harvest.triangulate3d.from_maps import (
     BLUR_CELLS,
     CUBE_M,
@@ -322,6 +324,21 @@ def test_voxels_look_where_the_calibration_package_projects_them(figure):
 
 
 @pytest.mark.parametrize("how", ["softmax", "confidence", "sum"])
+def test_a_volumetric_network_says_the_same_whether_it_learns_or_not(how):
+    network = tiny(how=how).eval()
+    torch.nn.init.normal_(network.volume.up.weight)
+    if network.log_scale is not None:
+        network.log_scale.data.uniform_(-1, 1)
+    if network.trust is not None:
+        torch.nn.init.normal_(network.trust.layers[2].weight)
+    batch = batch_of([scene(0)[0], scene(1, ring_rig(3))[0]], np.random.default_rng(0), augment=False)
+    expected = network(batch.views, batch.place)[0].mean_m
+    with torch.no_grad():
+        found = network(batch.views, batch.place)[0].mean_m
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("how", ["softmax", "confidence", "sum"])
 def test_before_any_training_the_answer_is_that_of_the_views_together(how, figure):
     rig, maps, xyz = figure
     poses = answer(MapVolumetric(maps.joints, how, width=4, levels=1), rig, maps, xyz)
@@ -483,6 +500,17 @@ def test_what_is_shipped_finds_joints_before_any_lenses(figure):
     network = load_triangulator(shipped("algebraic-s"))
     assert isinstance(network, MapAlgebraic) and shipped("algebraic-s").stat().st_size < 1e5
     assert np.linalg.norm(answer(network, rig, maps, xyz).xyz_m - xyz, axis=2).max() < 3e-3
+
+
+def test_the_shipped_volumetric_network_finds_a_figure_that_it_never_saw_in_a_cube_that_lies_off(figure):
+    rig, maps, xyz = figure
+    network = folded(load_triangulator(shipped("volumetric-s")))
+    assert network.joints == load_skeleton("harvest21").joints and shipped("volumetric-s").stat().st_size < 8e6
+    poses = triangulate_learned(network, rig, maps, np.arange(5) / 30, xyz.mean(axis=1) + [0.1, -0.05, 0.05], 2.4)
+    both = [joint for joint in maps.joints if joint in poses.joints]
+    found = poses.xyz_m[:, [poses.joints.index(joint) for joint in both]]
+    error = np.linalg.norm(found - xyz[:, [maps.joints.index(joint) for joint in both]], axis=2)
+    assert len(both) == 16 and error.mean() < 0.03 and error.max() < 0.12, (error.mean(), error.max())
 
 
 def test_what_is_no_triangulator_is_told_in_one_line(tmp_path):

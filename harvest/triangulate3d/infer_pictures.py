@@ -20,9 +20,11 @@ from torch import Tensor
 from calib.camera import Camera
 from calib.covariance import fit_covariance
 from calib.rig import Rig
+from harvest.detect2d.hourglass_detector import fast_bf16
 from harvest.detect2d.rectify import ideal_camera, rectified_crop
 from harvest.errors import UserError
 from harvest.triangulate3d.algebraic import triangulate_weighted
+from harvest.triangulate3d.folded import folded
 from harvest.triangulate3d.from_maps import upright
 from harvest.triangulate3d.infer_maps import heat_at, maps_of_joints, supported_poses, views_of
 from harvest.triangulate3d.published import (
@@ -79,7 +81,8 @@ class Crops:
 
 
 def load_picture_triangulator(path: Path, how: How | None = None) -> PictureTriangulator:
-    """The published network of a .pth file, in eval mode on the CPU.
+    """The published network of a .pth file, folded, on the CPU; its 3D network computes in bfloat16 where the processor
+    does.
 
     Args:
         how: views of a volumetric network come together, which the weights do not tell; None: by confidence where there
@@ -104,7 +107,9 @@ def load_picture_triangulator(path: Path, how: How | None = None) -> PictureTria
             f"{path} knows {joints} joints, and names are known only for the {len(JOINTS)} of Human3.6M; give weights "
             "that were trained on these"
         )
-    return PictureTriangulator(network)
+    if isinstance(network, PublishedVolumetric):
+        network.bf16 = fast_bf16()
+    return PictureTriangulator(folded(network))
 
 
 def triangulate_pictures(

@@ -424,6 +424,7 @@ class VolumetricTriangulator(nn.Module):
         backbone: a `Backbone`, with a head of `channels` volumetric confidences if `how` is "confidence".
         how: how views come together, as for `aggregate`.
         multiplier: of the volumes before their softmax.
+        bf16: compute the 3D network in bfloat16, all but its logits; as made, it does not.
     """
 
     def __init__(
@@ -438,7 +439,7 @@ class VolumetricTriangulator(nn.Module):
     ) -> None:
         """Fresh parameters around a backbone; `levels` as for `VolumeNetwork`."""
         super().__init__()
-        self.backbone, self.how, self.multiplier = backbone, how, multiplier
+        self.backbone, self.how, self.multiplier, self.bf16 = backbone, how, multiplier, False
         self.bring = nn.Conv2d(backbone.feature_channels, channels, 1)
         self.volume = VolumeNetwork(channels, joints, levels)
 
@@ -461,7 +462,9 @@ class VolumetricTriangulator(nn.Module):
             confidence = said.volumetric.unflatten(0, images.shape[:2])
         cells = cells_from_pixels(projections, self.backbone.stride)
         shown = unproject(features, cells, cube, self.how, confidence=confidence, seen=seen)
-        pose = volume_soft_argmax(self.volume(shown), cube, self.multiplier, covariance=covariance)
+        with torch.autocast(shown.device.type, torch.bfloat16) if self.bf16 else nullcontext():
+            volume = self.volume(shown)
+        pose = volume_soft_argmax(volume, cube, self.multiplier, covariance=covariance)
         if seen is None:
             return pose
         return pose._replace(mean_m=torch.where(seen.any(1)[:, None, None], pose.mean_m, torch.nan))

@@ -61,10 +61,11 @@ def triangulator_of(settings: ReconstructSettings) -> Network | None:
 
 
 def _ours(path: Path) -> tuple[Triangulator, str]:
+    from harvest.triangulate3d.folded import folded
     from harvest.triangulate3d.map_files import header_of, load_triangulator
 
     network = load_triangulator(path)
-    return network, header_of(network)["kind"]
+    return folded(network), header_of(network)["kind"]
 
 
 def _published(path: Path, settings: ReconstructSettings) -> tuple[PictureTriangulator, str]:

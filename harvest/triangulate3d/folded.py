@@ -1,0 +1,39 @@
+"""Networks made ready to be asked: what only learning needs is multiplied into their weights."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+from typing import TypeVar
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from harvest.triangulate3d.volumetric import VolumeNetwork
+
+_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def folded(network: Network) -> Network:
+    """A copy in eval mode that gives the same numbers, but for rounding, with fewer passes over them.
+
+    A batch norm that follows a convolution in a sequence becomes part of its weights, and volumes lie in memory with
+    the channels of a voxel side by side, as convolutions on a processor like them best. It learns no more.
+    """
+    out = copy.deepcopy(network).eval()
+    for sequence in [part for part in out.modules() if isinstance(part, nn.Sequential)]:
+        for place, (first, second) in enumerate(pairwise(list(sequence))):
+            if isinstance(first, _CONVOLUTIONS) and isinstance(second, _NORMS):
+                transposed = isinstance(first, nn.ConvTranspose2d | nn.ConvTranspose3d)
+                sequence[place] = fuse_conv_bn_eval(first, second, transposed)
+                sequence[place + 1] = nn.Identity()
+        for place, part in enumerate(sequence):
+            if isinstance(part, nn.ReLU) and place > 0:  # what the sequence is given is not its own to change
+                sequence[place] = nn.ReLU(inplace=True)
+    for part in out.modules():
+        if isinstance(part, VolumeNetwork):
+            part.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return out.requires_grad_(False)
