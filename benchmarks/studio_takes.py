@@ -4,7 +4,10 @@
     python benchmarks/studio_takes.py --set sets/bench --out runs/bench --methods pictorial ransac dlt --views 2 3 4
 
 Joints are those of MPII that the run has. Absolute errors; 'relative' puts pelvis on pelvis; PCK counts joints within
-150 mm of the truth, those not found as wrong. All methods of a take and number of views get the same heat maps.
+150 mm of the truth, those not found as wrong. All methods of a take and number of views get the same heat maps. Where
+some takes show several people, a second line leaves these out: there it is the finder who may choose the wrong one.
+
+A method may be given as NAME=METHOD:WEIGHTS, to compare weights of one method.
 """
 
 from __future__ import annotations
@@ -33,12 +36,15 @@ PCK_MM = 150.0
 
 @dataclass(frozen=True)
 class Errors:
-    """Of one take: absolute and relative (T, J) mm, squared Mahalanobis distances (T, J), which are kept (T, J)."""
+    """Of one take: absolute and relative (T, J) mm, squared Mahalanobis distances (T, J), which are kept (T, J); and
+    how many people it shows.
+    """
 
     absolute: Floats
     relative: Floats
     squared: Floats
     keep: NDArray[np.bool_]
+    people: int
 
 
 def judge(take: Path, run: Run, every: slice) -> Errors:
@@ -57,6 +63,7 @@ def judge(take: Path, run: Run, every: slice) -> Errors:
         1000 * joint_errors(centred, right),
         squared_mahalanobis(xyz - truth, poses.cov_m2[:, columns]),
         keep[:, columns],
+        len(stored["mpii16_xyz_m"]),
     )
 
 
@@ -68,10 +75,16 @@ def line(name: str, found: list[Errors]) -> str:
     keep = np.concatenate([one.keep.ravel() for one in found])
     inside = " ".join(f"{100 * share:3.0f}" for share in coverage(squared))
     return (
-        f"{name:22}{np.nanmean(absolute):8.1f}{np.nanmedian(absolute):8.1f}{np.nanpercentile(absolute, 95):8.1f}"
+        f"{name:36}{np.nanmean(absolute):8.1f}{np.nanmedian(absolute):8.1f}{np.nanpercentile(absolute, 95):8.1f}"
         f"{np.nanmean(relative):10.1f}{np.nanmean(absolute[keep]):8.1f}{np.nanmean(absolute[~keep]):9.1f}"
         f"{np.nan_to_num(absolute < PCK_MM).mean():8.3f}{np.isfinite(absolute).mean():8.3f}   {inside}"
     )
+
+
+def reconstruction(method: str) -> dict[str, str | Path]:
+    """Settings of a method as it is given on the command line."""
+    name, _, weights = method.rpartition("=")[2].partition(":")
+    return {"method": name} | ({"weights": Path(weights)} if weights else {})
 
 
 def main() -> None:
@@ -89,7 +102,7 @@ def main() -> None:
     takes = sorted(path.parent for path in args.set.glob("*/rig.yaml"))
     inside = " ".join(f"{100 * level:3.0f}" for level in LEVELS)
     head = (
-        f"{'mm':22}{'mean':>8}{'median':>8}{'95 %':>8}{'relative':>10}{'kept':>8}{'dropped':>9}{'PCK':>8}{'found':>8}"
+        f"{'mm':36}{'mean':>8}{'median':>8}{'95 %':>8}{'relative':>10}{'kept':>8}{'dropped':>9}{'PCK':>8}{'found':>8}"
     )
     print(f"{len(takes)} takes\n{head}   inside {inside} %")
     for count in args.views:
@@ -100,14 +113,17 @@ def main() -> None:
                 capture = open_capture(take / "rig.yaml", take / "videos", f"::{args.every}", ",".join(names[:count]))
                 chosen = {
                     "detect": {"detector": args.detector, "weights": args.weights},
-                    "reconstruct": {"method": method},
+                    "reconstruct": reconstruction(method),
                 }
                 folder = RunFolder(args.out / f"{take.name}_{count}")
                 run = Run(capture, folder, load_settings(args.config, chosen))
                 execute(run)
                 table[method].append(judge(take, run, slice(None, None, args.every)))
         for method, found in table.items():
-            print(line(f"{method}, {count} views", found), flush=True)
+            name, alone = f"{method.split('=')[0]}, {count} views", [one for one in found if one.people == 1]
+            print(line(name, found), flush=True)
+            if 0 < len(alone) < len(found):
+                print(line(f"{name}, one person", alone), flush=True)
 
 
 if __name__ == "__main__":

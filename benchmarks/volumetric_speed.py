@@ -22,7 +22,8 @@ from torch.nn import functional
 from harvest.detect2d.hourglass_detector import fast_bf16
 from harvest.memory import keep_memory
 from harvest.triangulate3d.folded import folded
-from harvest.triangulate3d.volumetric import CHANNELS, Cube, VolumeNetwork, unproject, volume_soft_argmax
+from harvest.triangulate3d.volume_network import VolumeNetwork
+from harvest.triangulate3d.volumetric import CHANNELS, Cube, unproject, volume_soft_argmax
 
 VIEWS, JOINTS, VOXELS, CELLS, SIDE_M = 4, 17, 64, 96, 2.5
 

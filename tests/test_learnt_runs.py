@@ -14,9 +14,10 @@ from harvest.learn.triangulation import WEIGHTS, measure
 from harvest.store.heatmaps import HeatmapStore
 from harvest.store.tables import read_poses, read_selection, write_selection
 from harvest.studio.figure import Wrong, write_capture
-from harvest.triangulate3d.from_maps import MapAlgebraic, MapVolumetric
+from harvest.triangulate3d.from_maps import MapAlgebraic
 from harvest.triangulate3d.lenses import optics_of
 from harvest.triangulate3d.map_files import load_triangulator, save_triangulator
+from harvest.triangulate3d.map_volume import MapVolumetric
 from harvest.types import Selection
 from pipelines.map_sets import map_set_of, maps_of_run
 from pipelines.run import STAGES, Run, ingredients

@@ -20,7 +20,8 @@ from harvest.triangulate3d.algebraic import triangulate_weighted as triangulate
 from harvest.triangulate3d.backbone import PoseResNet, Seen
 from harvest.triangulate3d.folded import folded
 from harvest.triangulate3d.losses import soft_mse, volumetric_loss
-from harvest.triangulate3d.volumetric import Cube, VolumeNetwork, VolumetricTriangulator, unproject, volume_soft_argmax
+from harvest.triangulate3d.volume_network import VolumeNetwork
+from harvest.triangulate3d.volumetric import Cube, VolumetricTriangulator, unproject, volume_soft_argmax
 
 HOWS = ("sum", "confidence", "softmax")
 
@@ -409,6 +410,16 @@ def test_what_voxels_cannot_be_made_of_is_refused():
 
 
 # Voxels to joints
+
+
+def test_second_moments_are_sums_over_all_voxels():
+    probability, off = draw(5, 2, 3, 4, 4, 4).abs(), draw(6, 2, 3, 3, 4)
+    x, y, z = off.unbind(2)
+    places = torch.stack(
+        torch.broadcast_tensors(x[..., :, None, None], y[..., None, :, None], z[..., None, None, :]), -1
+    )
+    expected = torch.einsum("bjxyz,bjxyza,bjxyzc->bjac", probability, places, places)
+    torch.testing.assert_close(volumetric.second_moments(probability, off), expected)
 
 
 def test_a_folded_network_gives_the_same_numbers_without_batch_norms():

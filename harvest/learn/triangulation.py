@@ -19,9 +19,10 @@ from harvest.learn.map_samples import Batch, MapBatches, batch_of
 from harvest.learn.map_sets import MapSet
 from harvest.learn.peers import Peers
 from harvest.learn.training import Training, TrainingSettings
-from harvest.triangulate3d.from_maps import LEVELS, VOXELS, MapAlgebraic, MapVolumetric
+from harvest.triangulate3d.from_maps import MapAlgebraic
 from harvest.triangulate3d.losses import HEAT_SHARE, soft_mse, volumetric_loss
 from harvest.triangulate3d.map_files import Triangulator, save_triangulator
+from harvest.triangulate3d.map_volume import LEVELS, VOXELS, MapVolumetric
 from harvest.triangulate3d.volumetric import Cube, How, VolumePose
 
 Kind = Literal["algebraic", "volumetric"]

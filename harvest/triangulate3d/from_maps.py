@@ -1,30 +1,27 @@
 """Learnable triangulation of heat maps: any detector is the backbone, frozen, and its maps are all that is looked at.
 
-`MapAlgebraic` treats every joint by itself and alike, and so takes maps of any joints. `MapVolumetric` has joints of
-its own, by name. Neither is bound to a rig: places, rays and voxels go through the cameras' lens models.
+`MapAlgebraic`, here, treats every joint by itself and alike, and so takes maps of any joints. `MapVolumetric`, in
+map_volume.py, has joints of its own, by name. Neither is bound to a rig: places, rays and voxels go through the
+cameras' lens models.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from harvest.triangulate3d.agreement import agreed_point, votes_of_views
 from harvest.triangulate3d.algebraic import LEAST_TRUST, shares, soft_argmax_px, triangulate_weighted
 from harvest.triangulate3d.lenses import Lenses
-from harvest.triangulate3d.volumetric import CoarseNetwork, Cube, How, VolumePose, aggregate, sample, volume_soft_argmax
 
 SHARPNESS, FLOOR, SCALE_CELLS = 4.0, 1e-3, 2.0  # of places, and of votes, before any training
 ROUNDS = 3  # of weighing views by their votes
 CUBE_M = 2.0  # side of the cube in the volumetric model's own coordinates, in which every person fills it
-WIDTH, LEVELS, VOXELS = 32, 3, 32  # of the volumetric model
-BLUR_CELLS, GAIN = 1.5, 9.0  # of its maps; of their evidence, before any training
 HEAD_WIDTH = 8  # of the head of confidences
-_FAINTEST = 1e-4  # heat that is told from none
+FAINTEST = 1e-4  # heat that is told from none
 
 
 class MapViews(NamedTuple):
@@ -104,7 +101,7 @@ class MapConfidence(nn.Module):
     def forward(self, score: Tensor) -> Tensor:
         """(...) of maps (..., h, w), of 16 cells or more each way."""
         flat = score.flatten(0, -3)
-        orders = (flat.clamp_min(0) + _FAINTEST).log() / -math.log(_FAINTEST) + 1  # 0 for nothing, 1 for a certain cell
+        orders = (flat.clamp_min(0) + FAINTEST).log() / -math.log(FAINTEST) + 1  # 0 for nothing, 1 for a certain cell
         found = self.features(torch.stack([flat, orders], dim=1)).flatten(-2)
         confidence: Tensor = self.layers(torch.cat([found.mean(-1), found.amax(-1)], dim=-1))
         return confidence.reshape(score.shape[:-2]).to(score.dtype)
@@ -163,116 +160,6 @@ class MapAlgebraic(nn.Module):
         relative = score / score.amax((-2, -1), keepdim=True).clamp_min(torch.finfo(score.dtype).tiny)
         logits = self.log_sharpness.exp() * (relative + self.log_floor.exp()).log()
         return soft_argmax_px(logits, multiplier=1.0, stride=1.0)
-
-
-class MapVolumetric(nn.Module):
-    """From heat maps to joints in a cube of voxels round the person: evidence of the views, and what a 3D network adds.
-
-    A map's evidence is the logarithm of its heat above a floor, 0 for none and 1 for a certain cell, after a blur to
-    the width of a voxel, which would otherwise miss what lies between its neighbours and itself. The sum of evidence
-    over views, times a gain, is the logarithm of the product of the maps: with a network that says nothing, as a fresh
-    one does, the answer is the mean under the views' joint likelihood. So learning begins with what triangulation
-    knows, and adds what bodies and detectors are like.
-
-    With "confidence", views come together joint by joint, weighted by the confidences of their maps, of which empty
-    ones have none. Both means over views are multiplied by the number of views before they are added to the network's.
-
-    Attributes:
-        joints: names of the joints, in the order of the maps and of the answer.
-        how: views come together, as for `aggregate`.
-        width, levels: of the network, as `CoarseNetwork` says.
-        n: voxels a side, a multiple of 2^(levels + 1).
-    Source: Iskakov et al. 2019, section 3.2, of heat maps instead of a picture's features.
-    """
-
-    def __init__(
-        self,
-        joints: tuple[str, ...],
-        how: How = "softmax",
-        *,
-        width: int = WIDTH,
-        levels: int = LEVELS,
-        n: int = VOXELS,
-    ) -> None:
-        """Fresh parameters, of a network that says nothing.
-
-        Raises:
-            ValueError: an unknown `how`, voxels that cannot be halved so often, or a width that is odd.
-        """
-        super().__init__()
-        if how not in get_args(How):
-            raise ValueError(f"views come together by {', '.join(get_args(How))}, got {how!r}")
-        if n < 1 or n % 2 ** (levels + 1):
-            raise ValueError(f"voxels a side must be a multiple of {2 ** (levels + 1)}, got {n}")
-        self.joints, self.how, self.width, self.levels, self.n = joints, how, width, levels, n
-        self.log_scale = nn.Parameter(torch.zeros(len(joints))) if how == "softmax" else None
-        self.log_gain = nn.Parameter(torch.full((len(joints),), math.log(GAIN)))
-        self.trust = MapConfidence() if how == "confidence" else None
-        self.volume = CoarseNetwork(len(joints), levels, width)
-
-    def forward(self, views: MapViews, place: CubePlace, *, covariance: bool = False) -> tuple[VolumePose, Cube]:
-        """The joints in the model's own coordinates (see `CubePlace`), and the cube in these."""
-        cube = Cube(views.score.new_zeros(len(views.score), 3), CUBE_M, self.n)
-        shown = self._together(evidence(views.score), self._cells(views, place, cube), views)
-        # The order of memory in which convolutions are fastest on a processor, by a quarter.
-        said = self.volume(shown.to(memory_format=torch.channels_last_3d))
-        count = views.seen.sum(1).to(shown) if self.how != "sum" else shown.new_ones(len(shown))
-        gain = count[:, None] * self.log_gain.exp()
-        volume = said + gain[..., None, None, None] * shown
-        return volume_soft_argmax(volume.contiguous(), cube, covariance=covariance), cube
-
-    def _together(self, maps: Tensor, cells: list[Tensor], views: MapViews) -> Tensor:
-        """(B, J, n, n, n) of the maps of evidence (B, V, J, h, w) at the views' cells, as `how` says.
-
-        For learning, all views are sampled first, so that no gradient has to go back through the sampling; otherwise
-        `aggregate` does the same.
-        """
-        share = None
-        if self.trust is not None:
-            trust = torch.where(views.score.amax((-2, -1)) > 0, self.trust(views.score), 0.0)
-            share = shares(trust, views.seen)
-        scale = None if self.log_scale is None else self.log_scale.exp()[:, None, None]
-        if not torch.is_grad_enabled():
-            if scale is not None:
-                found = aggregate(scale * maps, cells.__getitem__, "softmax", seen=views.seen)
-                return found / scale[..., None]
-            maps = maps if share is None else share[..., None, None] * maps
-            return aggregate(maps, cells.__getitem__, "sum", seen=views.seen)
-        shown = torch.stack([sample(maps[:, view], at) for view, at in enumerate(cells)], dim=1)
-        if share is not None:
-            return torch.einsum("bvj,bvjxyz->bjxyz", share, shown)
-        here = views.seen[..., None, None, None, None]
-        if scale is None:
-            return torch.where(here, shown, 0.0).sum(1)
-        return (torch.where(here, scale[..., None] * shown, -torch.inf).softmax(1) * shown).sum(1)
-
-    def _cells(self, views: MapViews, place: CubePlace, cube: Cube) -> list[Tensor]:
-        """Of each view, the cells (B, n, n, n, 2) where it sees the voxels, NaN where it does not."""
-        lenses = views.lenses.in_place(*(part.to(views.lenses.t) for part in (place.centre_m, place.turn, place.scale)))
-        lenses = lenses.to(cube.centre_m)
-        voxels = cube.voxels_m()
-        to_cells = inverse_affine(views.image_from_heatmap).to(voxels)
-        cells = []
-        with torch.no_grad():
-            for view in range(views.score.shape[1]):
-                uv = lenses.view(view).project(voxels.flatten(1, 3))
-                affine = to_cells[:, view, None]
-                at = (affine[..., :2] * uv[..., None, :]).sum(-1) + affine[..., 2]
-                cells.append(at.unflatten(1, (cube.n,) * 3))
-        return cells
-
-
-def evidence(score: Tensor) -> Tensor:
-    """(..., h, w) in 0..1 what maps (..., h, w) say of each cell: the logarithm of their heat over the faintest that is
-    told from none, after a blur of BLUR_CELLS that leaves the peak of a map of one cell's width as high as it was.
-    """
-    reach = math.ceil(3 * BLUR_CELLS)
-    bell = (-torch.arange(-reach, reach + 1).to(score).square() / (2 * BLUR_CELLS**2)).exp()
-    bell = bell / bell.sum() * math.sqrt(1 + BLUR_CELLS**2)
-    flat = score.clamp_min(0).reshape(-1, 1, *score.shape[-2:])
-    flat = functional.conv2d(flat, bell[:, None][None, None], padding=(reach, 0))
-    wide = functional.conv2d(flat, bell[None, None, None], padding=(0, reach)).reshape(score.shape)
-    return (wide.clamp_max(1.0) / _FAINTEST).log1p() / math.log1p(1 / _FAINTEST)
 
 
 def _cell_of(affine: Tensor, lenses: Lenses) -> Tensor:

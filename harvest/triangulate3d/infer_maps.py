@@ -13,17 +13,10 @@ from calib.covariance import fit_covariance
 from calib.rig import Rig
 from harvest.detect2d.hourglass_detector import fast_bf16
 from harvest.errors import UserError
-from harvest.triangulate3d.from_maps import (
-    VOXELS,
-    CubePlace,
-    MapAlgebraic,
-    MapViews,
-    MapVolumetric,
-    inverse_affine,
-    upright,
-)
+from harvest.triangulate3d.from_maps import CubePlace, MapAlgebraic, MapViews, inverse_affine, upright
 from harvest.triangulate3d.lenses import Lenses, optics_of
 from harvest.triangulate3d.map_files import Triangulator
+from harvest.triangulate3d.map_volume import VOXELS, MapVolumetric
 from harvest.triangulate3d.volumetric import sample
 from harvest.types import Heatmaps, Poses3D
 

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from harvest.errors import UserError
-from harvest.triangulate3d.from_maps import MapAlgebraic, MapVolumetric
+from harvest.triangulate3d.from_maps import MapAlgebraic
+from harvest.triangulate3d.map_volume import MapVolumetric
 
 PathLike = str | os.PathLike[str]
 Triangulator = MapAlgebraic | MapVolumetric

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from harvest.errors import UserError
 from harvest.triangulate3d.algebraic import AlgebraicTriangulator
 from harvest.triangulate3d.backbone import BLOCKS, PoseResNet
-from harvest.triangulate3d.volumetric import LEVELS, Cube, How, VolumePose, VolumetricTriangulator
+from harvest.triangulate3d.volume_network import LEVELS
+from harvest.triangulate3d.volumetric import Cube, How, VolumePose, VolumetricTriangulator
 
 Weights = str | os.PathLike[str] | Mapping[str, Tensor]
 MULTIPLIER_2D, MULTIPLIER_3D = 100.0, 30.0

@@ -20,15 +20,13 @@ from torch.utils.checkpoint import checkpoint
 
 from cuda_kernels.view_features import view_features
 from harvest.triangulate3d.algebraic import shares
-from harvest.triangulate3d.backbone import Backbone, Residual
+from harvest.triangulate3d.backbone import Backbone
+from harvest.triangulate3d.volume_network import LEVELS, VolumeNetwork
 
 How = Literal["sum", "confidence", "softmax"]
 CHANNELS = 32  # of the voxels (Iskakov et al. 2019, section 3.2: K)
 NEAREST_M = 1e-6  # depth at which a camera begins to see
 _AWAY = -10.0  # a cell outside every map
-LEVELS = 5  # halvings inside the volume network
-WIDTH = 32  # its channels at full size; half as many after its first convolution
-KERNEL = 7  # of its first convolution
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,22 +253,30 @@ def volume_soft_argmax(volume: Tensor, cube: Cube, multiplier: float = 1.0, *, c
     log_probability = (multiplier * exact).flatten(-3).log_softmax(-1).unflatten(-1, volume.shape[-3:])
     probability = log_probability.exp()
     axis, turn = cube.axis_m().to(exact), cube.world_from_cube.to(exact)[:, None]
-    pairs = {(0, 1): probability.sum(-1), (0, 2): probability.sum(-2), (1, 2): probability.sum(-3)}
-    alone = (pairs[0, 1].sum(-1), pairs[0, 1].sum(-2), pairs[0, 2].sum(-2))
-    mean = torch.stack([(share * axis).sum(-1) for share in alone], dim=-1)
+    # Axis by axis, each time of what is left: the sums in the middle are of planes.
+    plane, side = probability.sum(-1), probability.sum(-3)
+    mean = torch.stack([(share * axis).sum(-1) for share in (plane.sum(-1), plane.sum(-2), side.sum(-2))], dim=-1)
     mean_m = (turn * mean[..., None, :]).sum(-1) + cube.centre_m[:, None].to(exact)
     if not covariance:
         return VolumePose(mean_m, log_probability, None)
     # From the mean: the difference of the mean square and the squared mean would lose what a sharp volume has.
-    off = axis - mean[..., None]
-    spread = [[mean[..., 0]] * 3 for _ in range(3)]
-    for a in range(3):
-        spread[a][a] = (alone[a] * off[..., a, :] ** 2).sum(-1) + cube.step_m**2 / 12
-    for (a, b), share in pairs.items():
-        spread[a][b] = spread[b][a] = (off[..., a, :, None] * off[..., b, None, :] * share).sum((-2, -1))
-    local = torch.stack([torch.stack(row, dim=-1) for row in spread], dim=-2)
+    local = second_moments(probability, axis - mean[..., None]) + cube.step_m**2 / 12 * torch.eye(3).to(exact)
     half = (turn[..., None] * local[..., None, :, :]).sum(-2)
     return VolumePose(mean_m, log_probability, (half[..., None, :] * turn[..., None, :, :]).sum(-1))
+
+
+def second_moments(probability: Tensor, off: Tensor) -> Tensor:
+    """(..., 3, 3) the sums of probability (..., n, n, n) times off off^T; off (..., 3, n) is how far layers of voxels
+    are off along their axis.
+    """
+    pairs = {(0, 1): probability.sum(-1), (0, 2): probability.sum(-2), (1, 2): probability.sum(-3)}
+    alone = (pairs[0, 1].sum(-1), pairs[0, 1].sum(-2), pairs[0, 2].sum(-2))
+    moments = [[off[..., 0, 0]] * 3 for _ in range(3)]
+    for a in range(3):
+        moments[a][a] = (alone[a] * off[..., a, :] ** 2).sum(-1)
+    for (a, b), share in pairs.items():
+        moments[a][b] = moments[b][a] = (off[..., a, :, None] * off[..., b, None, :] * share).sum((-2, -1))
+    return torch.stack([torch.stack(row, dim=-1) for row in moments], dim=-2)
 
 
 def heat_at(log_probability: Tensor, xyz_m: Tensor, cube: Cube, *, nearest: bool = False) -> tuple[Tensor, Tensor]:
@@ -297,124 +303,6 @@ def heat_at(log_probability: Tensor, xyz_m: Tensor, cube: Cube, *, nearest: bool
         found = flat.gather(-1, ((x * n + y) * n + z)[..., None])[..., 0]
         parts.append(torch.where(share > 0, found + share.clamp_min(1e-30).log(), -torch.inf))
     return torch.stack(parts).logsumexp(0), inside
-
-
-class VolumeNetwork(nn.Module):
-    """Residual blocks, an encoder-decoder of so many halvings, residual blocks: (B, C, n, n, n) -> (B, J, n, n, n).
-
-    Attributes:
-        levels: n must be a multiple of 2^levels.
-    Source: Moon et al. 2018 ("V2V-PoseNet"), as deep as in Iskakov et al. 2019 (eq. 12).
-    """
-
-    def __init__(
-        self, channels: int, joints: int, levels: int = LEVELS, width: int = WIDTH, kernel: int = KERNEL
-    ) -> None:
-        """Fresh parameters, of `width` channels at full size; `kernel`, odd, is the first convolution's.
-
-        Raises:
-            ValueError: a width that cannot be halved.
-        """
-        super().__init__()
-        if width < 2 or width % 2:
-            raise ValueError(f"the width must be even and 2 or more, got {width}")
-        self.levels = levels
-        self.front = nn.Sequential(
-            _layer(channels, width // 2, kernel),
-            _residual(width // 2, width),
-            _residual(width, width),
-            _residual(width, width),
-        )
-        widths = [width, 2 * width, *[4 * width] * (levels - 1)][: levels + 1]
-        inner: nn.Module = _residual(widths[-1], widths[-1])
-        for outside, inside in zip(widths[-2::-1], widths[:0:-1], strict=True):
-            inner = _Level(outside, inside, inner)
-        self.middle = inner
-        self.back = nn.Sequential(_residual(width, width), _layer(width, width, 1), _layer(width, width, 1))
-        self.out = nn.Conv3d(width, joints, 1)
-        for part in self.modules():
-            if isinstance(part, nn.Conv3d | nn.ConvTranspose3d):
-                nn.init.xavier_normal_(part.weight)
-                assert part.bias is not None
-                nn.init.zeros_(part.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Volumes before any softmax, in the parameters' precision even where autocast has the rest in 8 bits, whose
-        steps would show in a logit of 10.
-
-        Raises:
-            ValueError: a side that cannot be halved so often.
-        """
-        if any(n % 2**self.levels for n in x.shape[-3:]):
-            raise ValueError(f"voxels a side must be a multiple of {2**self.levels}, got {tuple(x.shape[-3:])}")
-        return _exactly(self.out, self.back(self.middle(self.front(x))))
-
-
-class CoarseNetwork(nn.Module):
-    """A `VolumeNetwork` that thinks at half the resolution: (B, J, n, n, n) -> (B, J, n, n, n), all 0 when fresh.
-
-    What it costs is at full size, where half as many voxels a side are an eighth of them; where a joint lies within
-    its coarse voxel it says with eight logits, without having looked closer than a convolution of four voxels.
-
-    Attributes:
-        levels, width: of the network inside; n must be a multiple of 2^(levels + 1).
-    """
-
-    def __init__(self, joints: int, levels: int, width: int) -> None:
-        """Fresh parameters.
-
-        Raises:
-            ValueError: a width that cannot be halved.
-        """
-        super().__init__()
-        self.levels, self.width = levels, width
-        down = nn.Conv3d(joints, width, 4, 2, 1)
-        self.down = nn.Sequential(down, nn.BatchNorm3d(width), nn.ReLU())
-        self.inner = VolumeNetwork(width, width, levels, width, kernel=3)
-        self.up = nn.ConvTranspose3d(width, joints, 2, 2)
-        nn.init.kaiming_normal_(down.weight, nonlinearity="relu")
-        nn.init.zeros_(self.up.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """What is added to logits at full size."""
-        return _exactly(self.up, self.inner(self.down(x)))
-
-
-def _exactly(layer: nn.Conv3d | nn.ConvTranspose3d, x: Tensor) -> Tensor:
-    """What a layer makes of x in its parameters' precision, in autocast too."""
-    kind = x.device.type
-    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
-        found: Tensor = layer(x.to(layer.weight.dtype))
-    return found
-
-
-class _Level(nn.Module):
-    """The branch at full size plus the branch at half size, brought back."""
-
-    def __init__(self, outside: int, inside: int, inner: nn.Module) -> None:
-        super().__init__()
-        self.skip, self.encode = _residual(outside, outside), _residual(outside, inside)
-        self.inner, self.decode = inner, _residual(inside, inside)
-        up = nn.ConvTranspose3d(inside, outside, 2, 2)
-        self.up = nn.Sequential(up, nn.BatchNorm3d(outside), nn.ReLU())
-
-    def forward(self, x: Tensor) -> Tensor:
-        low: Tensor = self.up(self.decode(self.inner(self.encode(functional.max_pool3d(x, 2)))))
-        return self.skip(x) + low
-
-
-def _conv(channels_in: int, channels_out: int, kernel: int) -> tuple[nn.Module, nn.Module]:
-    return nn.Conv3d(channels_in, channels_out, kernel, padding=kernel // 2), nn.BatchNorm3d(channels_out)
-
-
-def _layer(channels_in: int, channels_out: int, kernel: int) -> nn.Sequential:
-    return nn.Sequential(*_conv(channels_in, channels_out, kernel), nn.ReLU())
-
-
-def _residual(channels_in: int, channels_out: int) -> Residual:
-    body = nn.Sequential(*_conv(channels_in, channels_out, 3), nn.ReLU(), *_conv(channels_out, channels_out, 3))
-    same = channels_in == channels_out
-    return Residual(body, nn.Identity() if same else nn.Sequential(*_conv(channels_in, channels_out, 1)))
 
 
 class VolumetricTriangulator(nn.Module):
