@@ -117,7 +117,7 @@ def main() -> None:
                 }
                 folder = RunFolder(args.out / f"{take.name}_{count}")
                 run = Run(capture, folder, load_settings(args.config, chosen))
-                execute(run)
+                execute(run, last="select")
                 table[method].append(judge(take, run, slice(None, None, args.every)))
         for method, found in table.items():
             name, alone = f"{method.split('=')[0]}, {count} views", [one for one in found if one.people == 1]

@@ -151,8 +151,9 @@ def plan(run: Run) -> list[tuple[str, str | None]]:
     return steps
 
 
-def execute(run: Run) -> None:
-    """Do every stage whose result does not stand already, one after the other; a killed run goes on when run again.
+def execute(run: Run, last: str = STAGES[-1].name) -> None:
+    """Do every stage up to `last` whose result does not stand already, one after the other; a killed run goes on when
+    run again.
 
     Raises:
         NoGpuError: backend 'cuda' was asked for where it cannot run; nothing is done then.
@@ -166,7 +167,7 @@ def execute(run: Run) -> None:
     run.folder.create()
     run.folder.write_record(run.folder.read_record())
     write_text_atomically(run.folder.path / "rig.yaml", run.capture.rig.to_yaml())
-    for stage in STAGES:
+    for stage in STAGES[: [stage.name for stage in STAGES].index(last) + 1]:
         parts = ingredients(run, stage)
         run.keys[stage.name] = fingerprint(parts)
         reason = why(run, stage, parts)

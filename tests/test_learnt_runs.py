@@ -132,6 +132,18 @@ def test_the_command_trains_on_a_run_and_goes_on(done, tmp_path, capsys):
     assert {"maps", "validation_maps"} <= {path.name for path in (tmp_path / "out").iterdir()}
 
 
+def test_the_command_trains_in_two_processes_that_share_each_batch(done, tmp_path, harvest_command):
+    folder, _ = done
+    command = ("train", "triangulation", "--model", "volumetric", "--voxels", "16", "--width", "4", "--beta", "0.1")
+    command += ("--data", folder / "out", "--out", tmp_path / "out", "--batch", "4", "--steps", "2")
+    result = harvest_command(*command, "--processes", "2")
+    assert result.returncode == 0, result.stderr
+    stored = torch.load(tmp_path / "out" / CHECKPOINT, weights_only=True)
+    assert stored["step"] == 2 and stored["settings"]["beta"] == 0.1
+    result = harvest_command(*command, "--processes", "3")
+    assert result.returncode == 2 and "has no 3 equal parts" in result.stderr
+
+
 def test_weights_that_do_not_fit_the_method_are_told_in_one_line(tmp_path, monkeypatch):
     path = tmp_path / "w.safetensors"
     save_triangulator(MapAlgebraic(), path)
