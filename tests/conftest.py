@@ -37,6 +37,18 @@ def capture_folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def figure():
+    """A walking figure before four cameras of very different lenses: rig, exact maps, joints (T, J, 3)."""
+    from map_scenes import maps_round, rig_of
+
+    from harvest.studio.figure import moving_figure
+
+    rig = rig_of("barrel", "fisheye", "tilted", "none")
+    skeleton, xyz = moving_figure(40)
+    return rig, maps_round(rig, xyz[::8], skeleton.joints), xyz[::8]
+
+
 @pytest.fixture
 def one_thread():
     """PyTorch on one thread while a test runs."""

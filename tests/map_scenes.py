@@ -1,14 +1,17 @@
 """Made-up scenes of several cameras and the heat maps that a detector would give of them, with exact truth."""
 
 import numpy as np
+import torch
 
 from calib.camera import Camera
 from calib.rig import Rig
 from harvest.detect2d.keypoints import gaussian_heatmaps
 from harvest.learn.map_sets import MultiViewMaps
 from harvest.studio.figure import ring_rig
+from harvest.triangulate3d.infer_maps import triangulate_learned
 from harvest.triangulate3d.lenses import optics_of
-from harvest.types import Heatmaps
+from harvest.triangulate3d.map_volume import MapVolumetric
+from harvest.types import Heatmaps, Poses3D
 
 CELLS = 64
 JOINTS = ("pelvis", "head_top", "l_wrist", "r_wrist")
@@ -73,3 +76,14 @@ def scene(number: int, rig: Rig | None = None, joints: tuple[str, ...] = JOINTS,
         score[wrong] = [blurred(grid, rng) for grid in score[wrong]]
     item = MultiViewMaps(joints, score, maps.image_from_heatmap[0], optics_of(rig), np.array(rig.up), xyz)
     return item, wrong
+
+
+def tiny(joints: tuple[str, ...] = JOINTS, how: str = "softmax") -> MapVolumetric:
+    """A small volumetric network, always the same."""
+    torch.manual_seed(0)
+    return MapVolumetric(joints, how, width=4, levels=2, n=16)
+
+
+def answer(network, rig: Rig, maps: Heatmaps, xyz: np.ndarray, side_m: float = 2.2) -> Poses3D:
+    """The poses of maps whose person stands round the middle of joints (T, J, 3)."""
+    return triangulate_learned(network.eval(), rig, maps, np.arange(len(xyz)) / 30, xyz.mean(axis=1), side_m)

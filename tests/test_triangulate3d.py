@@ -18,7 +18,6 @@ from harvest.triangulate3d import algebraic, volumetric
 from harvest.triangulate3d.algebraic import AlgebraicTriangulator, smallest_direction, soft_argmax_px
 from harvest.triangulate3d.algebraic import triangulate_weighted as triangulate
 from harvest.triangulate3d.backbone import PoseResNet, Seen
-from harvest.triangulate3d.folded import folded
 from harvest.triangulate3d.losses import soft_mse, volumetric_loss
 from harvest.triangulate3d.volume_network import VolumeNetwork
 from harvest.triangulate3d.volumetric import Cube, VolumetricTriangulator, unproject, volume_soft_argmax
@@ -410,35 +409,6 @@ def test_what_voxels_cannot_be_made_of_is_refused():
 
 
 # Voxels to joints
-
-
-def test_second_moments_are_sums_over_all_voxels():
-    probability, off = draw(5, 2, 3, 4, 4, 4).abs(), draw(6, 2, 3, 3, 4)
-    x, y, z = off.unbind(2)
-    places = torch.stack(
-        torch.broadcast_tensors(x[..., :, None, None], y[..., None, :, None], z[..., None, None, :]), -1
-    )
-    expected = torch.einsum("bjxyz,bjxyza,bjxyzc->bjac", probability, places, places)
-    torch.testing.assert_close(volumetric.second_moments(probability, off), expected)
-
-
-def test_a_folded_network_gives_the_same_numbers_without_batch_norms():
-    torch.manual_seed(0)
-    network = VolumeNetwork(3, 2, 2, 8)
-    for part in network.modules():
-        if isinstance(part, nn.BatchNorm3d):
-            nn.init.normal_(part.weight)
-            nn.init.normal_(part.bias)
-            nn.init.normal_(part.running_mean)
-            nn.init.uniform_(part.running_var, 0.5, 2)
-    x = torch.randn(2, 3, 8, 8, 8)
-    quick = folded(network)
-    assert network.training and not quick.training
-    with torch.no_grad():
-        expected = network.eval()(x)
-        torch.testing.assert_close(quick(x), expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
-    assert not any(isinstance(part, nn.BatchNorm3d) for part in quick.modules())
-    assert sum(isinstance(part, nn.BatchNorm3d) for part in network.modules()) > 20
 
 
 @pytest.mark.parametrize(("levels", "n"), [(5, 32), (2, 12)])
