@@ -114,14 +114,18 @@ def unproject(
     if projections.shape != (*features.shape[:2], 3, 4) or len(cube.centre_m) != len(features):
         given = f"{tuple(features.shape)}, {tuple(projections.shape)} and {len(cube.centre_m)} cubes"
         raise ValueError(f"need features (B, V, C, h, w), projections (B, V, 3, 4) and B cubes, got {given}")
-    voxels = cube.voxels_m()
+    axis, turn = cube.axis_m(), cube.world_from_cube
 
     def cells_of_view(view: int) -> Tensor:
-        P = projections[:, view, None, None, None].to(voxels)
-        # Not as a matrix product, which autocast would do in 8 bits.
-        at = voxels[..., :1] * P[..., 0] + voxels[..., 1:2] * P[..., 1] + voxels[..., 2:] * P[..., 2] + P[..., 3]
-        front = at[..., 2:] > NEAREST_M
-        return torch.where(front, at[..., :2] / torch.where(front, at[..., 2:], 1.0), _AWAY)
+        P = projections[:, view].to(axis)
+        # A sum along the cube's axes, row by row. Not as a matrix product, which autocast would do in 8 bits.
+        middle = (P[..., :3] * cube.centre_m[:, None]).sum(-1) + P[..., 3]
+        along = (P[..., :3, None] * turn[:, None]).sum(-2)[..., None] * axis
+        i, j, k = (middle[..., None] + along[:, :, 0])[..., None, None], along[:, :, 1, :, None], along[:, :, 2]
+        x, y, z = (i + j[:, :, None] + k[:, :, None, None]).unbind(1)
+        front = z > NEAREST_M
+        closeness = 1 / torch.where(front, z, 1.0)
+        return torch.stack([torch.where(front, at * closeness, _AWAY) for at in (x, y)], dim=-1)
 
     return aggregate(features, cells_of_view, how, confidence=confidence, seen=seen)
 
@@ -177,7 +181,7 @@ def aggregate(
 def _gathered(maps: Tensor, cells_of_view: Callable[[int], Tensor], how: How, here: Tensor) -> Tensor:
     """`aggregate` by a kernel that gives no gradients, in threads; channels of a voxel lie side by side in memory."""
     cells = torch.stack([cells_of_view(view) for view in range(maps.shape[1])], dim=1).float()
-    grid, places = maps.float().permute(0, 1, 3, 4, 2).numpy(), cells.flatten(2, -2).numpy()
+    grid, places = maps.float().permute(0, 1, 3, 4, 2).contiguous().numpy(), cells.flatten(2, -2).numpy()
     out = np.zeros((len(maps), places.shape[2], maps.shape[2]), np.float32)
     parts = np.array_split(np.arange(places.shape[2]), torch.get_num_threads())
     together = "softmax" if how == "softmax" else "sum"
