@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib.camera import Camera
-from calib.errors import CalibrationError
+from calib.errors import CalibrationError, telling_of
 from calib.rig import Rig
 
 # The file does not say how large the pictures are; the data set's metadata.xml does.
@@ -50,7 +50,7 @@ def opencv_distortion(k1: float, k2: float, p1: float, p2: float, k3: float) -> 
 def _camera(path: Path, name: str, intrinsics: dict[str, Any], pose: dict[str, Any]) -> Camera:
     if name not in SIZE_PX:
         raise CalibrationError(f"{path}: '{name}' is no camera of Human3.6M; those are {', '.join(SIZE_PX)}")
-    try:
+    with telling_of(f"{path}: camera '{name}'"):
         return Camera(
             name=name,
             size_px=SIZE_PX[name],
@@ -59,9 +59,3 @@ def _camera(path: Path, name: str, intrinsics: dict[str, Any], pose: dict[str, A
             R_cam_from_world=np.asarray(pose["R"]),
             t_cam_from_world_m=np.asarray(pose["t"], dtype=np.float64).ravel() / MM_PER_M,
         )
-    except (LookupError, TypeError, ValueError) as error:
-        if isinstance(error, CalibrationError):
-            raise
-        raise CalibrationError(
-            f"{path}: camera '{name}' lacks a part or has one of the wrong form ({error!r})"
-        ) from None

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from calib.camera import Camera
-from calib.errors import CalibrationError
+from calib.errors import CalibrationError, telling_of
 from calib.rig import Rig
 
 UP = (0.0, -1.0, 0.0)
@@ -37,7 +37,7 @@ def read_panoptic(path: Path) -> Rig:
 
 def _camera(path: Path, entry: dict[str, Any]) -> Camera:
     name = str(entry.get("name", "without a name"))
-    try:
+    with telling_of(f"{path}: camera '{name}'"):
         width, height = entry["resolution"]
         return Camera(
             name=name,
@@ -47,9 +47,3 @@ def _camera(path: Path, entry: dict[str, Any]) -> Camera:
             R_cam_from_world=np.asarray(entry["R"]),
             t_cam_from_world_m=np.asarray(entry["t"], dtype=np.float64).ravel() / CM_PER_M,
         )
-    except (LookupError, TypeError, ValueError) as error:
-        if isinstance(error, CalibrationError):
-            raise
-        raise CalibrationError(
-            f"{path}: camera '{name}' lacks a part or has one of the wrong form ({error!r})"
-        ) from None
