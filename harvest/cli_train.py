@@ -139,7 +139,7 @@ def train_triangulation(  # noqa: PLR0913 - one parameter an option
     rate: RateOption = 1e-3,
     voxels: Annotated[int, typer.Option("--voxels", min=16, help="Volumetric: along a side of the cube.")] = 32,
     width: Annotated[
-        int | None, typer.Option("--width", min=2, help="Channels; by default 8 (algebraic) or 32 (volumetric).")
+        int | None, typer.Option("--width", min=2, help="Channels; by default 8 (algebraic) or 24 (volumetric).")
     ] = None,
     beta: Annotated[float, typer.Option("--beta", min=0.0, help="Volumetric: share of heat in the loss.")] = 0.01,
     hours: HoursOption = None,

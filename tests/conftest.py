@@ -16,6 +16,13 @@ SHARED = ROOT.parent / "shared"
 GOLDEN = SHARED / "golden"
 
 
+def harvest(*arguments):
+    """The command line, in this process."""
+    from harvest.cli import app
+
+    app([str(argument) for argument in arguments], standalone_mode=False)
+
+
 @pytest.fixture(scope="session")
 def harvest_command():
     """Runs `harvest ARGS` in a process of its own and gives its exit code and what it printed."""

@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from conftest import harvest
 
 from calib.rig import load_rig
-from harvest.cli import app
 from harvest.errors import UserError
 from harvest.learn.training import CHECKPOINT
 from harvest.learn.triangulation import WEIGHTS, measure
@@ -27,11 +27,6 @@ from pipelines.stages import learnt
 from pipelines.stages.learnt import poses_of_joints, triangulator_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def harvest(*arguments):
-    """The command line, in this process."""
-    app([str(argument) for argument in arguments], standalone_mode=False)
 
 
 @pytest.fixture(scope="module")

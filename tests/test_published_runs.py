@@ -6,11 +6,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from conftest import harvest
 from map_scenes import maps_round, rig_of
 
 from calib.camera import Camera
 from calib.rig import Rig
-from harvest.cli import app
 from harvest.detect2d.detectors import crop_picture
 from harvest.detect2d.locate import upright_crop
 from harvest.detect2d.rectify import ideal_camera, picture_px, rectified_crop
@@ -273,11 +273,6 @@ def test_the_published_joints_are_those_of_the_built_in_skeleton_of_their_data_s
 
 
 # Runs
-
-
-def harvest(*arguments):
-    """The command line, in this process."""
-    app([str(argument) for argument in arguments], standalone_mode=False)
 
 
 @pytest.fixture(scope="module")

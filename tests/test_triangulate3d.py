@@ -487,3 +487,9 @@ def test_a_volumetric_network_learns_where_a_joint_is(how):
     assert losses[-1] < 0.6 * losses[0]
     blind = network(images, P.expand(2, -1, -1, -1), cube, torch.tensor([[True] * 3, [False] * 3]))
     assert blind.mean_m.isfinite().all((1, 2)).tolist() == [True, False]
+    with torch.no_grad():
+        exact = network.eval()(images, P.expand(2, -1, -1, -1), cube)
+        network.bf16 = True
+        rounded = network(images, P.expand(2, -1, -1, -1), cube)
+    assert rounded.log_probability.dtype == torch.float32 and not torch.equal(rounded.mean_m, exact.mean_m)
+    torch.testing.assert_close(rounded.mean_m, exact.mean_m, atol=0.02, rtol=0)

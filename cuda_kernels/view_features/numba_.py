@@ -6,13 +6,8 @@ import numpy as np
 LOG2_E = np.float32(1.4426950408889634)
 LEAST = np.float32(-126.0)  # power of two of the smallest share that is told from none
 # 2^f for f in 0..1, by powers of f: interpolated at Chebyshev's points, off by 2e-7 of the value at most.
-EXP2 = tuple(
-    np.float32(c)
-    for c in np.polynomial.chebyshev.Chebyshev.interpolate(np.exp2, 6, domain=[0, 1])
-    .convert(kind=np.polynomial.Polynomial)
-    .coef
-)
-C0, C1, C2, C3, C4, C5, C6 = EXP2
+EXP2 = np.polynomial.Chebyshev.interpolate(np.exp2, 6, domain=[0, 1]).convert(kind=np.polynomial.Polynomial).coef
+C0, C1, C2, C3, C4, C5, C6 = EXP2.astype(np.float32)
 
 
 @numba.njit(nogil=True, cache=True)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import copy
 import csv
 import os
+import signal
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from harvest.errors import UserError
-from harvest.learn.course import cosine, sigterm
 from harvest.learn.peers import Peers, joined
 from harvest.memory import keep_memory
 
@@ -222,6 +224,25 @@ def train(make: Callable[[Peers], Training[Any]], processes: int = 1, most_secon
 
 def _take_part(make: Callable[[Peers], Training[Any]], peers: Peers) -> None:
     make(peers).run()
+
+
+@contextmanager
+def sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, which then ends nothing by itself."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # who alone may say what a signal does
+        yield asked
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def cosine(share: float) -> float:
+    """From 1 to 0 while a share of all steps goes from 0 to 1."""
+    return 0.5 + 0.5 * float(np.cos(np.pi * min(share, 1.0)))
 
 
 def draw_curve(table: Path, out: Path) -> None:

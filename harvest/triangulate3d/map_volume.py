@@ -23,7 +23,7 @@ from harvest.triangulate3d.volumetric import (
     volume_soft_argmax,
 )
 
-WIDTH, LEVELS, VOXELS = 32, 3, 32
+WIDTH, LEVELS, VOXELS = 24, 3, 32  # those of the package's weights
 BLUR_CELLS, GAIN = 1.5, 9.0  # of maps; of their evidence, before any training
 CLOSE, CLOSE_VOXELS = 3, 12  # side of the cube that is looked at again, in voxels, and in smaller ones
 
@@ -138,11 +138,13 @@ class MapVolumetric(nn.Module):
         views: MapViews,
         lenses: Lenses,
         share: Tensor | None,
-        seen: tuple[Tensor, VolumePose, Cube],
+        before: tuple[Tensor, VolumePose, Cube],
         covariance: bool,
     ) -> VolumePose:
-        """The pose after another look, at a small cube round each joint."""
-        said, pose, cube = seen
+        """The pose after another look, at a small cube round each joint; `before`: what the network said of the whole
+        cube, the pose from that, and the cube.
+        """
+        said, pose, cube = before
         b, v, j = views.score.shape[:3]
         small = Cube(pose.mean_m.flatten(0, 1), CLOSE * cube.step_m, CLOSE_VOXELS)
         xyz = small.voxels_m().unflatten(0, (b, j))

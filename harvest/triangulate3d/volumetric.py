@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -183,16 +184,16 @@ def _gathered(maps: Tensor, cells_of_view: Callable[[int], Tensor], how: How, he
     cells = torch.stack([cells_of_view(view) for view in range(maps.shape[1])], dim=1).float()
     grid, places = maps.float().permute(0, 1, 3, 4, 2).contiguous().numpy(), cells.flatten(2, -2).numpy()
     out = np.zeros((len(maps), places.shape[2], maps.shape[2]), np.float32)
-    parts = np.array_split(np.arange(places.shape[2]), torch.get_num_threads())
+    ends = np.linspace(0, places.shape[2], torch.get_num_threads() + 1).astype(int).tolist()
+    parts = [slice(*part) for part in pairwise(ends)]
     together = "softmax" if how == "softmax" else "sum"
 
-    def fill(row: int, first: int, last: int) -> None:
-        views = here[row].numpy()
-        out[row, first:last] = view_features(grid[row, views], places[row, views, first:last], together)
+    def fill(job: tuple[int, slice]) -> None:
+        (row, part), views = job, here[job[0]].numpy()
+        out[row, part] = view_features(grid[row, views], places[row, views, part], together)
 
-    jobs = [(row, part[0], part[-1] + 1) for row in range(len(maps)) if here[row].any() for part in parts if len(part)]
     with ThreadPoolExecutor(len(parts)) as threads:
-        list(threads.map(fill, *zip(*jobs, strict=True)) if jobs else ())
+        list(threads.map(fill, [(row, part) for row in range(len(maps)) if here[row].any() for part in parts]))
     return torch.from_numpy(out).unflatten(1, cells.shape[2:-1]).permute(0, 4, 1, 2, 3)
 
 
