@@ -12,6 +12,7 @@ import typer
 
 from calib.errors import CalibrationError
 from cuda_kernels.gpu import NoGpuError
+from harvest.cli_harvested import personalize, predict
 from harvest.cli_studio import studio_app
 from harvest.cli_train import train_app
 from harvest.errors import UserError
@@ -32,6 +33,13 @@ app.add_typer(rig_app, name="rig")
 app.add_typer(weights_app, name="weights")
 app.add_typer(studio_app, name="studio")
 app.add_typer(train_app, name="train")
+app.command(
+    epilog="Example: harvest personalize --run runs/01 --videos takes/01 --out models/anna; then harvest run --weights "
+    "models/anna/hourglass.safetensors"
+)(personalize)
+app.command(epilog="Example: harvest predict --weights monocular.safetensors --image person.jpg --out predicted")(
+    predict
+)
 
 RigOption = Annotated[Path, typer.Option("--rig", help="rig.yaml: the calibrated cameras.")]
 VideosOption = Annotated[Path, typer.Option("--videos", help="Folder with one video a camera, named after it.")]

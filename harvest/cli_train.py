@@ -1,6 +1,4 @@
-"""The commands that train: `harvest train detector`, `harvest train people`, `harvest train crops`, `harvest train
-triangulation`.
-"""
+"""The commands that train: `harvest train detector`, `people`, `crops`, `triangulation` and `monocular`."""
 
 from __future__ import annotations
 
@@ -103,11 +101,12 @@ def train_crops(
         str, typer.Option("--teacher", help="Without --run: hourglass or blazepose labels each video by itself.")
     ] = "hourglass",
     every: Annotated[int, typer.Option("--every", min=1, help="Without --run: every so many frames.")] = 3,
+    labels: Annotated[str, typer.Option("--labels", help="With --run: ps+sel, ps, hm+sel or hm.")] = "ps+sel",
 ) -> None:
     """Cut the person out of videos, with the joints that a run kept or a teacher is sure of, to train a detector on."""
     from pipelines.harvested_crops import crops_of_run, crops_of_videos
 
-    typer.echo(crops_of_run(run, videos, out) if run else crops_of_videos(videos, teacher, every, out))
+    typer.echo(crops_of_run(run, videos, out, labels) if run else crops_of_videos(videos, teacher, every, out))
 
 
 @train_app.command(
@@ -155,6 +154,54 @@ def train_triangulation(  # noqa: PLR0913 - one parameter an option
     settings = TriangulationSettings(model=model, how=how, **sizes)  # type: ignore[arg-type]
     given = Given(data, validation, weights)
     typer.echo(f"done: {train_on(given, out, settings, processes or fitting(batch), _seconds(hours))}")
+
+
+@train_app.command(
+    "monocular",
+    epilog="Example: harvest train monocular --recipe harvested --data sets/mine --out models/mono",
+)
+def train_monocular(  # noqa: PLR0913 - one parameter an option
+    data: Annotated[
+        Path, typer.Option("--data", help="Folder of crops of `harvest train crops --run` or `harvest studio crops`.")
+    ],
+    out: OutOption,
+    validation: ValidationOption = None,
+    recipe: Annotated[str, typer.Option("--recipe", help="harvested: labels in space.")] = "harvested",
+    model: Annotated[
+        str, typer.Option("--model", help="volumetric: the mean of maps in space; regression: a fully connected layer.")
+    ] = "volumetric",
+    skeleton: Annotated[str, typer.Option("--skeleton", help="Built-in skeleton, with a pelvis.")] = "harvest21",
+    start: Annotated[
+        Path | None, typer.Option("--start", help="Weights of an hourglass or a monocular network; else from scratch.")
+    ] = None,
+    steps: StepsOption = 3000,
+    batch: BatchOption = 32,
+    rate: RateOption = 1e-3,
+    hours: HoursOption = None,
+    seed: SeedOption = 0,
+    processes: ProcessesOption = None,
+) -> None:
+    """Train a network that tells a 3D pose from one picture; `harvest predict --weights` takes what comes out."""
+    from harvest.detect2d.hourglass_detector import fast_bf16
+    from harvest.learn.detector import Folders
+    from harvest.learn.monocular import WEIGHTS, MonocularSettings, MonocularTraining
+    from harvest.learn.peers import fitting
+    from harvest.learn.training import train
+
+    settings = MonocularSettings(
+        recipe=recipe,
+        model=model,
+        skeleton=skeleton,
+        start=str(start or ""),
+        steps=steps,
+        batch=batch,
+        rate=rate,
+        seed=seed,
+        bf16=fast_bf16(),
+    )
+    make = partial(MonocularTraining, Folders(data, validation), out, settings)
+    train(make, processes or fitting(batch), _seconds(hours))
+    typer.echo(f"done: {out / WEIGHTS}")
 
 
 def _seconds(hours: float | None) -> float:

@@ -14,17 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from harvest.detect2d.candidates import no_candidates
+from calib.camera import Camera
+from calib.rig import load_rig
+from harvest.detect2d.candidates import PersonCandidates
 from harvest.detect2d.detectors import crop_picture, image_from_pixels, make_detector, make_finder
 from harvest.errors import UserError
+from harvest.labels import TEACHERS, labels_by
 from harvest.learn.samples import CROP_PX
 from harvest.reconstruct.peaks import peak_points
 from harvest.reconstruct.pictorial import invert_affine
 from harvest.store.tables import read_boxes
-from harvest.types import Heatmaps
+from harvest.types import Heatmaps, LabelSet
 from harvest.video import VIDEO_SUFFIXES, probe, read_frames
 from pipelines.capture import open_capture
 from pipelines.run_folder import RunFolder
+from pipelines.stages.label import evidence_of
 
 SHARD, QUALITY = 256, 92
 SURE, LEAST_SURE = 0.6, 6  # a map's peak, and so many joints
@@ -32,36 +36,47 @@ CROP_OVER_CIRCLE = 1.1
 JOINT_SET = "run"
 
 
-def crops_of_run(run: Path, videos: Path, out: Path) -> str:
+def crops_of_run(run: Path, videos: Path, out: Path, teacher: str = TEACHERS[0], part: slice = slice(None)) -> str:
     """Write <frame>-<view>.jpg and .json of every picture that has labels, in tar files; gives a line about it.
 
+    Args:
+        teacher: whose labels, of `labels_by`. part: of the run's frames, in their order.
     Raises:
-        UserError: no finished run, videos that are not those of the run, or a folder that holds something.
+        UserError: no finished run, videos that are not those of the run, a folder that holds something, or no such
+            teacher.
+    """
+    folder = finished_run(run)
+    _need_empty(out)
+    labels = labels_by(teacher, evidence_of(load_rig(run / "rig.yaml"), folder.inputs()), {})
+    boxes = read_boxes(folder.file("locate"))
+    place = {int(frame): index for index, frame in enumerate(boxes.frames)}
+    rows: dict[int, list[int]] = {int(frame): [] for frame in boxes.frames[part]}
+    for row, frame in enumerate(labels.frame):
+        if int(frame) in rows:
+            rows[int(frame)].append(row)
+    capture = open_capture(run / "rig.yaml", videos, None, None)
+    with _Shards(out) as shards:
+        chosen = sorted(frame for frame, some in rows.items() if some)
+        for frame, images in tqdm(capture.pictures(chosen), total=len(chosen), desc="crops", unit="frame"):
+            for row in rows[frame]:
+                camera = capture.rig[labels.views[labels.view[row]]]
+                image, crop = images[camera.name], boxes.image_from_crop[place[frame], boxes.views.index(camera.name)]
+                if image is not None and np.isfinite(crop).all():
+                    picture = crop_picture(image, crop, CROP_PX)
+                    shards.add(f"{frame:08d}-{camera.name}", picture, _harvested(labels, row, camera, crop))
+    return f"{shards.count} crops in {out}"
+
+
+def finished_run(run: Path) -> RunFolder:
+    """The folder of a run that has its labels.
+
+    Raises:
+        UserError: it has none.
     """
     folder = RunFolder(run)
     if folder.stored_fingerprint("label") is None:
         raise UserError(f"{run} holds no finished run (no {folder.file('label').name}); run `harvest run` first")
-    _need_empty(out)
-    capture = open_capture(run / "rig.yaml", videos, None, None)
-    boxes = read_boxes(folder.file("locate"))
-    labels = np.load(folder.file("label") / "labels.npz")
-    place = {int(frame): index for index, frame in enumerate(boxes.frames)}
-    rows: dict[int, list[int]] = {}
-    for row, frame in enumerate(labels["frame"]):
-        rows.setdefault(int(frame), []).append(row)
-    with _Shards(out) as shards:
-        pictures = capture.pictures(sorted(rows))
-        for frame, images in tqdm(pictures, total=len(rows), desc="crops", unit="frame"):
-            for row in rows[frame]:
-                view = str(labels["view"][row])
-                image, crop = images[view], boxes.image_from_crop[place[frame], boxes.views.index(view)]
-                if image is None or not np.isfinite(crop).all():
-                    continue
-                to_crop = invert_affine(image_from_pixels(crop, CROP_PX))
-                uv = labels["uv_px"][row] @ to_crop[:, :2].T + to_crop[:, 2]
-                label = _label(labels["joints"].tolist(), uv, labels["visibility"][row])
-                shards.add(f"{frame:08d}-{view}", crop_picture(image, crop, CROP_PX), label)
-    return f"{shards.count} crops in {out}"
+    return folder
 
 
 def crops_of_videos(videos: Path, teacher: str, every: int, out: Path) -> str:
@@ -82,11 +97,9 @@ def crops_of_videos(videos: Path, teacher: str, every: int, out: Path) -> str:
         for path in paths:
             frames = range(0, probe(path).n_frames, every)
             for frame, image in tqdm(read_frames(path, frames), total=len(frames), desc=path.stem, unit="frame"):
-                people = finder(image) if image is not None else no_candidates()
-                if image is None or len(people) == 0:
+                affine = crop_of_person(finder(image)) if image is not None else None
+                if image is None or affine is None:
                     continue
-                half = CROP_OVER_CIRCLE * people.radius_px[0]
-                affine = np.column_stack([np.eye(2) * 2 * half, people.centre_px[0] - half])
                 picture = crop_picture(image, affine, CROP_PX)
                 maps = detector(picture[None])[:, None]
                 place = detector.crop_from_heatmap[None, None]
@@ -98,9 +111,29 @@ def crops_of_videos(videos: Path, teacher: str, every: int, out: Path) -> str:
     return f"{shards.count} crops in {out}"
 
 
+def crop_of_person(people: PersonCandidates) -> NDArray[np.float64] | None:
+    """(2, 3) image from the unit square round the first of some people, None where there is nobody."""
+    if len(people) == 0:
+        return None
+    half = CROP_OVER_CIRCLE * people.radius_px[0]
+    return np.column_stack([np.eye(2) * 2 * half, people.centre_px[0] - half])
+
+
 def _need_empty(out: Path) -> None:
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} holds files; give a new or an empty --out")
+
+
+def _harvested(labels: LabelSet, row: int, camera: Camera, image_from_crop: NDArray[np.floating]) -> dict[str, Any]:
+    """A crop's label: its joints in pixels and, where labels have them, in the camera's frame; and where it was cut."""
+    image_from_pixel = image_from_pixels(image_from_crop, CROP_PX)
+    to_crop, visibility = invert_affine(image_from_pixel), labels.visibility[row]
+    label = _label(list(labels.joints), labels.uv_px[row] @ to_crop[:, :2].T + to_crop[:, 2], visibility)
+    xyz = np.where(visibility[:, None] > 0, labels.xyz_cam_m[row], np.nan)
+    label["joints"][JOINT_SET]["xyz_cam_m"] = [np.round(p, 5).tolist() if np.isfinite(p).all() else None for p in xyz]
+    label["joints"][JOINT_SET]["weight"] = np.round(labels.weight[row], 4).tolist()
+    origin = {"frame": int(labels.frame[row]), "camera": camera.to_dict()}
+    return label | origin | {"image_from_crop": image_from_pixel.round(6).tolist()}
 
 
 def _label(joints: list[str], uv: Any, visibility: Any) -> dict[str, Any]:

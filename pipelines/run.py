@@ -56,11 +56,6 @@ class Run:
         self.keys: dict[str, str] = {}
         self.story: list[tuple[str, float, str]] = []
 
-    def inputs(self) -> dict[str, Path]:
-        """Files of earlier stages, by what they hold."""
-        names = {"boxes": "locate", "heatmaps": "detect", "poses": "reconstruct", "selection": "select"}
-        return {name: self.folder.file(stage) for name, stage in names.items()} | {"limbs": self.folder.limbs}
-
 
 def _locate(run: Run, out: Path, key: str) -> str:
     return run_locate(run.capture, (run.settings.locate, run.settings.detect, run.boxes), out, key)
@@ -86,13 +81,13 @@ def _label(run: Run, out: Path, key: str) -> str:
         "weights": weights_fingerprint(run.settings.detect.detector, run.settings.detect.weights),
         **{stage: run.keys[stage] for stage in ("detect", "reconstruct", "select")},
     }
-    return run_label(run.capture, run.settings.label, run.inputs(), origin, out, key)
+    return run_label(run.capture, run.settings.label, run.folder.inputs(), origin, out, key)
 
 
 def _report(run: Run, out: Path, key: str) -> str:
     settings = run.settings.model_dump(mode="json")
     story = {"title": run.folder.path.resolve().name, "stages": run.story, "settings": settings}
-    return run_report(run.capture, run.settings.report, run.inputs(), story, out, key)
+    return run_report(run.capture, run.settings.report, run.folder.inputs(), story, out, key)
 
 
 STAGES = (

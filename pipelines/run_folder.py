@@ -55,6 +55,11 @@ class RunFolder:
         """Limb lengths and skeleton, which the reconstruction writes beside its poses."""
         return self.path / LIMBS
 
+    def inputs(self) -> dict[str, Path]:
+        """Files of stages that later ones read, by what they hold."""
+        names = {"boxes": "locate", "heatmaps": "detect", "poses": "reconstruct", "selection": "select"}
+        return {name: self.file(stage) for name, stage in names.items()} | {"limbs": self.limbs}
+
     def stored_fingerprint(self, stage: str) -> str | None:
         """The fingerprint that a stage's result carries; None where there is no finished result."""
         path = self.file(stage)

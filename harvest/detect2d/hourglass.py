@@ -103,6 +103,15 @@ class StackedHourglass(nn.Module):
                 x = x + back_features(features) + back_score(scores[-1])
         return torch.stack(scores, dim=1)
 
+    def all_scores(self, images: Tensor) -> list[Tensor]:
+        """What training compares with the truth: maps (B, J, h, w) of every stack, finest last."""
+        return list(self(images).unbind(1))
+
+    @property
+    def last_parts(self) -> tuple[str, ...]:
+        """Names of the modules behind the hourglasses, which turn what these give into maps."""
+        return (*self._trunk[1:], self._score)
+
     def maps(self, scores: Tensor) -> Tensor:
         """Heat maps >= 0 of what `forward` gives: of published networks as it is, negative values set to 0."""
         return scores.clamp_min(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import torch
@@ -73,6 +73,11 @@ class HarvestHourglass(StackedHourglass):
         """The convolutions that give logits, coarse ones first."""
         return [head for head in (*self.score, self.score_fine) if isinstance(head, nn.Conv2d)]
 
+    @property
+    def last_parts(self) -> tuple[str, ...]:
+        """Names of the modules behind the hourglasses."""
+        return "res", "score", "bring_fine", "up", "res_fine", "score_fine"
+
     def forward(self, images: Tensor) -> Tensor:
         """(B, 1, J, H/4, W/4) the fine logits of images as `StackedHourglass.forward` takes them."""
         return self.all_scores(images)[-1][:, None]
@@ -80,9 +85,7 @@ class HarvestHourglass(StackedHourglass):
     def all_scores(self, images: Tensor) -> list[Tensor]:
         """Logits of every hourglass (B, J, H/8, W/8), and the fine ones (B, J, H/4, W/4)."""
         finest, *coarse = self.features(images)
-        x, *others = (bring(features) for bring, features in zip(self.bring, coarse, strict=True))
-        for power, other in enumerate(others, start=1):
-            x = x + functional.interpolate(other, scale_factor=2**power, mode="nearest")
+        x = coarse_features((finest, *coarse), self.bring)
         scores: list[Tensor] = []
         for stack, (hourglass, residuals, score) in enumerate(zip(self.hg, self.res, self.score, strict=True)):
             features = residuals(hourglass(x))
@@ -96,6 +99,14 @@ class HarvestHourglass(StackedHourglass):
         """Probability of each cell, times `PEAK`, at most 1."""
         flat = functional.pad(scores.flatten(-2), (0, 1)).softmax(-1)[..., :-1]
         return (PEAK * flat).clamp_max(1.0).reshape(scores.shape)
+
+
+def coarse_features(features: Sequence[Tensor], bring: Iterable[nn.Module]) -> Tensor:
+    """(B, width, H/8, W/8) all features but the finest, each brought to the same channels and size, added up."""
+    x, *others = (one(given) for one, given in zip(bring, features[1:], strict=True))
+    for power, other in enumerate(others, start=1):
+        x = x + functional.interpolate(other, scale_factor=2**power, mode="nearest")
+    return x
 
 
 def fine_width(width: int) -> int:

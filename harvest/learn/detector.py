@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -20,24 +20,32 @@ from harvest.detect2d.tfjs_file import read_tfjs
 from harvest.errors import UserError
 from harvest.learn.peers import Peers
 from harvest.learn.samples import Place, find_samples
-from harvest.learn.training import Training, TrainingSettings
+from harvest.learn.training import Network, Training, TrainingSettings
 
 WEIGHTS = "hourglass.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectorSettings(TrainingSettings):
-    """How a detector is trained.
+class PictureSettings(TrainingSettings):
+    """How a network that looks at pictures is trained.
 
-    start: weights to begin with, of an earlier training or of the features alone. stacks, width: of the hourglass.
-    share: of samples from the second folder.
+    start: weights to begin with. share: of samples from the second folder.
     """
 
     start: str
+    share: float = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorSettings(PictureSettings):
+    """How a detector is trained.
+
+    start: of an earlier training, or of the features alone. stacks, width: of the hourglass.
+    """
+
     stacks: int = 2
     width: int = 128
     steps: int = 30_000
-    share: float = 0.2
 
 
 class Task(Protocol):
@@ -47,7 +55,7 @@ class Task(Protocol):
     """
 
     maps: tuple[str, ...]
-    measures: tuple[str, str]
+    measures: tuple[str, ...]
 
     def prepare(self, network: HarvestHourglass) -> None:
         """Set what a fresh network should begin with."""
@@ -61,7 +69,7 @@ class Task(Protocol):
         """How wrong scores (B, J, cells, cells) of pictures (B, 3, 256, 256) are, given the truths (B, ...)."""
         ...
 
-    def measure(self, network: HarvestHourglass, places: list[Place], bf16: bool) -> tuple[float, float]:
+    def measure(self, network: Any, places: list[Place], bf16: bool) -> tuple[float, ...]:
         """How good a network is on pictures that it was not trained on."""
         ...
 
@@ -79,7 +87,7 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
     """Sample k of the endless, shuffled and augmented sequence of a seed; the same whoever asks for it."""
 
     def __init__(
-        self, task: Task, places: Sequence[list[Place]], settings: DetectorSettings, step: int, peers: Peers
+        self, task: Task, places: Sequence[list[Place]], settings: PictureSettings, step: int, peers: Peers
     ) -> None:
         """Take the samples of both folders, and the batch to begin with, of which a process has its part."""
         self._task, self._settings, self._step, self._peers = task, settings, step, peers
@@ -106,26 +114,30 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         return torch.from_numpy(picture.transpose(2, 0, 1).copy()), torch.from_numpy(truth)
 
 
-class DetectorTraining(Training[HarvestHourglass]):
-    """Training of an hourglass for a task."""
+class PictureTraining(Training[Network]):
+    """Training of a given network on pictures, for a task."""
 
-    settings: DetectorSettings
+    settings: PictureSettings
 
     def __init__(
-        self, task: Task, folders: Folders, out: Path, settings: DetectorSettings, peers: Peers | None = None
+        self,
+        task: Task,
+        folders: Folders,
+        out: Path,
+        settings: PictureSettings,
+        peers: Peers,
+        network: Network,
     ) -> None:
-        """Find the samples, build or load the network.
+        """Find the samples.
 
         Raises:
-            UserError: no samples, no such weights, or a checkpoint of other settings.
+            UserError: no samples, or a checkpoint of other settings.
         """
         self.task, self.measures = task, task.measures
         self._places = find_samples(folders.learn), find_samples(folders.more) if folders.more else []
         self._validation = find_samples(folders.measure)[: settings.validate] if folders.measure else []
-        torch.manual_seed(settings.seed)
-        network = begin(task, settings)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        super().__init__(out, settings, network, peers or Peers())
+        super().__init__(out, settings, network, peers)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Pictures (B, 3, 256, 256) uint8 and what is true of them."""
@@ -149,16 +161,32 @@ class DetectorTraining(Training[HarvestHourglass]):
         return torch.stack(errors).sum(), errors[-1]
 
     def _scores(self, images: Tensor) -> list[Tensor]:
-        mean_rgb = torch.tensor(self.network.mean_rgb, device=self.device)[:, None, None]
+        network: Any = self.network
+        mean_rgb = torch.tensor(network.mean_rgb, device=self.device)[:, None, None]
         x = (images.to(self.device) / 255 - mean_rgb).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
-            return self.network.all_scores(x)
+            return network.all_scores(x)
 
-    def measure(self, network: HarvestHourglass) -> tuple[float, float] | None:
+    def measure(self, network: Network) -> tuple[float, ...] | None:
         """What the task measures."""
         if not self._validation:
             return None
         return self.task.measure(network.cpu(), self._validation, self.settings.bf16)
+
+
+class DetectorTraining(PictureTraining[HarvestHourglass]):
+    """Training of our hourglass for a task, from its features or from an earlier training on."""
+
+    def __init__(
+        self, task: Task, folders: Folders, out: Path, settings: DetectorSettings, peers: Peers | None = None
+    ) -> None:
+        """Build the network.
+
+        Raises:
+            UserError: as `PictureTraining`, or no such weights.
+        """
+        torch.manual_seed(settings.seed)
+        super().__init__(task, folders, out, settings, peers or Peers(), begin(task, settings))
 
     def save_weights(self, network: HarvestHourglass) -> None:
         """For `harvest run --weights`."""

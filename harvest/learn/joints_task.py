@@ -19,7 +19,7 @@ from harvest.types import Heatmaps
 class JointsTask:
     """Heat maps of a skeleton's joints in crops of one person."""
 
-    measures = ("pckh_0.2", "pckh_0.5")
+    measures: tuple[str, ...] = ("pckh_0.2", "pckh_0.5")
 
     def __init__(self, skeleton: str = "harvest21") -> None:
         """Take a built-in skeleton."""

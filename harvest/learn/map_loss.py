@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from harvest.detect2d.hourglass import SIGMA_CELLS
+from harvest.detect2d.own_hourglass import PEAK
 from harvest.learn.samples import CROP_PX
 
 
@@ -28,5 +29,18 @@ def map_loss(scores: Tensor, uv: Tensor) -> Tensor:
     targets = target_maps(uv, scores.shape[-1]).flatten(-2)
     logits = scores.flatten(-2)
     wrong = functional.pad(logits, (0, 1)).logsumexp(-1) - (targets * logits).sum(-1)
+    told = torch.isfinite(uv).all(-1)
+    return torch.where(told, wrong, 0.0).sum() / told.sum().clamp_min(1)
+
+
+def squared_loss(scores: Tensor, uv: Tensor) -> Tensor:
+    """Mean squared difference of scores (B, J, cells, cells) from Gaussians of SIGMA_CELLS whose peak is 1.
+
+    Joints outside the picture have empty maps; those that are NaN have no say.
+
+    Source: Newell et al. 2016, section 3.3; Pavlakos et al. 2017, section 3.4.
+    """
+    targets = PEAK * target_maps(uv, scores.shape[-1])
+    wrong = ((scores - targets) ** 2).mean((-2, -1))
     told = torch.isfinite(uv).all(-1)
     return torch.where(told, wrong, 0.0).sum() / told.sum().clamp_min(1)

@@ -28,7 +28,7 @@ class PeopleTask:
     """Maps of people's centres and sizes (Zhou et al. 2019, "Objects as points", section 3)."""
 
     maps: tuple[str, ...] = PEOPLE_MAPS
-    measures = ("precision", "recall")
+    measures: tuple[str, ...] = ("precision", "recall")
 
     def prepare(self, network: HarvestHourglass) -> None:
         """Let sizes begin at RADIUS_PX."""

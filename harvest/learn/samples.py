@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.camera import Camera
 from harvest.errors import UserError
 from harvest.skeleton import load_skeleton
 
@@ -98,12 +99,50 @@ def read_sample(place: Place, joints: Sequence[str]) -> tuple[NDArray[np.uint8],
     them brings its own names.
     """
     found, label = read_files(place)
-    sets = json.loads(label)["joints"]
+    return found, *_in_picture(json.loads(label)["joints"], joints)
+
+
+def _in_picture(sets: Mapping[str, Mapping[str, Any]], joints: Sequence[str]) -> tuple[Floats, NDArray[np.int8]]:
     uv, visibility = np.full((len(joints), 2), np.nan), np.zeros(len(joints), np.int8)
     for index, (name, row) in enumerate(rows_of(joints, sets)):
         if name and sets[name]["uv_px"][row] is not None:
             uv[index], visibility[index] = sets[name]["uv_px"][row], sets[name]["visibility"][row]
-    return found, uv, visibility
+    return uv, visibility
+
+
+@dataclass(frozen=True)
+class PoseSample:
+    """A crop (256, 256, 3) with joints uv_px (J, 2) in it and xyz_m (J, 3) in its camera's frame, NaN where unknown;
+    and where it was cut: pixels of the camera's picture by image_from_crop (2, 3).
+    """
+
+    picture: NDArray[np.uint8]
+    uv_px: Floats
+    xyz_m: Floats
+    camera: Camera
+    image_from_crop: Floats
+
+
+def read_pose(place: Place, joints: Sequence[str]) -> PoseSample:
+    """A sample with what is known of it in space.
+
+    Raises:
+        UserError: it was made by a version that wrote no camera.
+    """
+    picture, text = read_files(place)
+    label = json.loads(text)
+    sets = label["joints"]
+    uv, _ = _in_picture(sets, joints)
+    xyz = np.full((len(joints), 3), np.nan)
+    for index, (name, row) in enumerate(rows_of(joints, sets)):
+        if name and (known := sets[name].get("xyz_cam_m")) and known[row] is not None:
+            xyz[index] = known[row]
+    if "camera" not in label:
+        raise UserError(
+            f"{place.shard} tells no cameras; make it again with `harvest export` or `harvest studio crops`"
+        )
+    affine = np.array(label.get("image_from_crop", np.eye(3)[:2]), np.float64)
+    return PoseSample(picture, uv, xyz, Camera(**label["camera"]), affine)
 
 
 def rows_of(joints: Sequence[str], sets: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, int], ...]:
@@ -142,14 +181,16 @@ def augmentation(rng: np.random.Generator) -> tuple[Floats, bool]:
 def augment(
     picture: NDArray[np.uint8], uv: Floats, mirror: NDArray[np.int64], rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], Floats]:
-    """A picture and its joints after a random augmentation; light changes, and joints (J,) change places by `mirror`.
+    """A picture and its joints (J, 2 or more) after a random augmentation: the first two columns, pixels, move with the
+    picture; light changes, and joints change places by `mirror`.
 
     What comes in from outside the crop is black, or repeats the border.
     """
     affine, mirrored = augmentation(rng)
     border = int(rng.choice([cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE, cv2.BORDER_REFLECT]))
     out = cv2.warpAffine(picture, affine, (CROP_PX, CROP_PX), flags=cv2.INTER_LINEAR, borderMode=border)
-    moved = uv @ affine[:, :2].T + affine[:, 2]
+    moved = uv.copy()
+    moved[:, :2] = uv[:, :2] @ affine[:, :2].T + affine[:, 2]
     if mirrored:
         out = out[:, ::-1]
         moved[:, 0] = CROP_PX - 1 - moved[:, 0]

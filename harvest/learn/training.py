@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -35,13 +35,14 @@ Network = TypeVar("Network", bound=nn.Module)
 class TrainingSettings:
     """How anything is trained.
 
-    steps: batches. rate: of AdamW at its height, reached after `warm` steps and going down as a cosine. decay: of
-    weights. clip: longest gradient. ema: share that the running mean of the weights keeps each step. bf16: compute in
-    bfloat16. checkpoint_s: seconds between checkpoints. validate: samples of the validation set looked at each time.
+    steps: batches. rate: of the optimizer at its height, reached after `warm` steps and going down as a cosine. decay:
+    of weights. clip: longest gradient. ema: share that the running mean of the weights keeps each step. bf16: compute
+    in bfloat16. checkpoint_s: seconds between checkpoints. validate: samples of the validation set looked at each time.
     """
 
     steps: int = 20_000
     batch: int = 32
+    optimizer: Literal["adamw", "rmsprop"] = "adamw"
     rate: float = 1e-3
     warm: int = 300
     decay: float = 1e-4
@@ -58,8 +59,10 @@ class Training(ABC, Generic[Network]):
     """A training in a folder: begins anew, or goes on where a checkpoint of the same settings stands.
 
     Attributes:
-        network: what learns; mean: the running mean of its weights, by name; step, seconds: done so far.
-        measures: names of what `measure` gives, for the curve: shares, or, where one ends in `_mm`, those in mm.
+        network: what learns; mean: the running mean of its weights, by name; step, seconds: done so far; enough: set by
+            `judge` to end the training early.
+        measures: names of what `measure` gives, for the curve: shares, losses where one ends in `_loss`, or, where one
+            ends in `_mm`, those in mm.
     """
 
     measures: tuple[str, ...]
@@ -81,8 +84,9 @@ class Training(ABC, Generic[Network]):
         frozen = {key for key, value in self.network.named_parameters() if not value.requires_grad}
         self._learnt = self.mean.keys() - frozen
         learning = [value for value in self.network.parameters() if value.requires_grad]
-        self.optimizer = torch.optim.AdamW(learning, settings.rate, weight_decay=settings.decay)
-        self.step, self.seconds = 0, 0.0
+        kind: Any = {"adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}[settings.optimizer]
+        self.optimizer: torch.optim.Optimizer = kind(learning, settings.rate, weight_decay=settings.decay)
+        self.step, self.seconds, self.enough = 0, 0.0, False
         self._identity = asdict(settings) | ({"joints": list(joints)} if joints else {})
         out.mkdir(parents=True, exist_ok=True)
         self._resume()
@@ -102,6 +106,13 @@ class Training(ABC, Generic[Network]):
     @abstractmethod
     def save_weights(self, network: Network) -> None:
         """Write weights that other commands take into the folder."""
+
+    def judge(self, network: Network, measured: Sequence[float]) -> None:
+        """What follows from a measurement of the running mean; nothing by default."""
+
+    def make_ready(self) -> None:
+        """Bring the network into the mode in which it learns."""
+        self.network.train()
 
     def _resume(self) -> None:
         path = self.out / CHECKPOINT
@@ -126,10 +137,11 @@ class Training(ABC, Generic[Network]):
     def _run(self, most_seconds: float, asked_to_stop: threading.Event) -> None:
         begun = last = saved = time.monotonic()
         first = self.peers.rank == 0
+        stops = self.enough
         keep_memory()
         with tqdm(total=self.settings.steps, initial=self.step, desc="train", unit="batch", disable=not first) as bar:
-            for batch in self.batches():
-                stops = asked_to_stop.is_set() or time.monotonic() - begun > most_seconds
+            for batch in () if stops else self.batches():
+                stops = self.enough or asked_to_stop.is_set() or time.monotonic() - begun > most_seconds
                 loss, stops = self._learn(batch, stops)
                 self.step += 1
                 now = time.monotonic()
@@ -137,7 +149,7 @@ class Training(ABC, Generic[Network]):
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
                 if first and self.step % self.settings.validate_every == 0:
-                    self._note(loss)
+                    self.note(loss)
                 if first and now - saved > self.settings.checkpoint_s:
                     saved = now
                     self.save()
@@ -151,7 +163,7 @@ class Training(ABC, Generic[Network]):
         s = self.settings
         for group in self.optimizer.param_groups:
             group["lr"] = s.rate * min(1.0, (self.step + 1) / s.warm, _LEAST_RATE + cosine(self.step / s.steps))
-        self.network.train()
+        self.make_ready()
         loss, shown = self.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -191,11 +203,13 @@ class Training(ABC, Generic[Network]):
         network.load_state_dict(self.mean)
         return network.eval()
 
-    def _note(self, loss: float) -> None:
+    def note(self, loss: float) -> None:
         """Append a line to the curve: step, hours, loss, how good the running mean is on the validation set."""
-        measured = self.measure(self.averaged())
+        network = self.averaged()
+        measured = self.measure(network)
         if measured is None:
             return
+        self.judge(network, measured)
         path = self.out / CURVE
         new = not path.is_file()
         with path.open("a", newline="", encoding="utf-8") as file:
@@ -251,7 +265,7 @@ def draw_curve(table: Path, out: Path) -> None:
 
     with table.open(encoding="utf-8", newline="") as file:
         rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-    names = [name for name in rows[0] if name not in ("step", "hours", "loss")]
+    names = [name for name in rows[0] if name not in ("step", "hours", "loss") and not name.endswith("_loss")]
     in_mm = [name for name in names if name.endswith("_mm")]
     figure = Figure(figsize=(8, 4), layout="constrained")
     measured, losses = figure.subplots(1, 2)
@@ -261,6 +275,8 @@ def draw_curve(table: Path, out: Path) -> None:
     measured.set(xlabel="batches", ylabel="error in mm" if in_mm else "share")
     measured.set_ylim(0, None if in_mm else 1)
     measured.legend()
-    losses.semilogy(step, [row["loss"] for row in rows])
+    for name in (name for name in rows[0] if name.endswith("loss")):
+        losses.semilogy(step, [row[name] for row in rows], label=name.replace("_", " "))
     losses.set(xlabel="batches", ylabel="loss")
+    losses.legend()
     figure.savefig(out, dpi=120)

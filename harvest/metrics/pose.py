@@ -43,3 +43,21 @@ def take_joints(points: Floats, available: Sequence[str], wanted: Sequence[str])
         if sources:
             out[..., index, :] = points[..., [list(available).index(s) for s in sources], :].mean(axis=-2)
     return out
+
+
+def similar(points: Floats, target: Floats) -> Floats:
+    """(J, 3) points after the rotation, translation and scale that bring them closest to a target (J, 3).
+
+    Pairs that are not finite take no part in finding it; NaN where fewer than three are left.
+
+    Source: Umeyama 1991, eq. 40 to 42.
+    """
+    told = np.isfinite(points).all(axis=1) & np.isfinite(target).all(axis=1)
+    if told.sum() < 3:
+        return np.full_like(points, np.nan)
+    a, b = points[told], target[told]
+    ma, mb = a.mean(axis=0), b.mean(axis=0)
+    u, s, vt = np.linalg.svd((b - mb).T @ (a - ma))
+    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    rotation, scale = (u * sign) @ vt, (s * sign).sum() / max(((a - ma) ** 2).sum(), 1e-12)
+    return np.asarray(scale * (points - ma) @ rotation.T + mb)

@@ -45,7 +45,7 @@ def write_report(
             camera's full size, or None; views and frames it leaves out are shown as "no picture".
         frames_shown: rows of the contact sheet, spread evenly over the frames.
     """
-    page = _fill(_resource("template.html"), _parts(content, pictures, frames_shown))
+    page = fill(resource("template.html"), _parts(content, pictures, frames_shown))
 
     def write(partial: Path) -> None:
         partial.write_text(page, encoding="utf-8")
@@ -53,11 +53,12 @@ def write_report(
     write_atomically(path, write)
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """A text that comes with this package."""
     return (resources.files("harvest.report") / name).read_text(encoding="utf-8")
 
 
-def _fill(template: str, parts: dict[str, str]) -> str:
+def fill(template: str, parts: dict[str, str]) -> str:
     """The template with each {{name}} replaced once; what is put in is not searched again."""
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
@@ -70,8 +71,8 @@ def _parts(
     measures = measure(content)
     return {
         "title": escape(content.title),
-        "style": _resource("style.css"),
-        "script": _resource("viewer.js"),
+        "style": resource("style.css"),
+        "script": resource("viewer.js"),
         "warnings": _warnings(content),
         "figures": _figures(content, measures),
         "flips": _flips(content),
@@ -119,7 +120,7 @@ def _viewer_note(n: int) -> str:
     return f"1 in {-(-n // shown)} frames is embedded here, {shown} of {n}."
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]]) -> str:
+def html_table(head: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]]) -> str:
     """A table of at least one row; each cell is (class, text), the first of a row is its heading."""
     kinds = [kind for kind, _ in rows[0]]
     top = "".join(f'<th scope="col" class="{kind}">{escape(text)}</th>' for kind, text in zip(kinds, head, strict=True))
@@ -156,7 +157,7 @@ def _views(content: ReportContent, measures: Measures) -> str:
                 ("", "see below" if zoom else "none found" if content.peaks_px is not None else UNKNOWN),
             ]
         )
-    return _table(head, rows) + "".join(f'<p class="finding">{escape(sentence)}.</p>' for sentence in findings)
+    return html_table(head, rows) + "".join(f'<p class="finding">{escape(sentence)}.</p>' for sentence in findings)
 
 
 def _stages(content: ReportContent) -> str:
@@ -166,7 +167,7 @@ def _stages(content: ReportContent) -> str:
     ]
     total = sum(seconds for _, seconds, _ in content.stage_seconds)
     rows.append([("", "together"), ("number", f"{total:.1f} s"), ("sentence", "")])
-    return _table(("stage", "time", "note"), rows)
+    return html_table(("stage", "time", "note"), rows)
 
 
 def _settings_yaml(content: ReportContent) -> str:

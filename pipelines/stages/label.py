@@ -8,19 +8,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from harvest.labels import make_labels, write_labels
+from calib.rig import Rig
+from harvest.labels import Evidence, labels_by, write_labels
 from harvest.labels.write import image_name
 from harvest.reconstruct.evidence import SUPPORT, sample_maps
 from harvest.reconstruct.methods import for_skeleton
+from harvest.reconstruct.peaks import peak_points
 from harvest.reconstruct.pictorial import invert_affine
-from harvest.skeleton import Skeleton
 from harvest.store.atomic import replace_folder
 from harvest.store.heatmaps import HeatmapStore
 from harvest.store.tables import read_poses, read_selection
-from harvest.types import Poses3D
 from pipelines.capture import Capture
 from pipelines.settings import LabelSettings
 from pipelines.stages.reconstruct import BLOCK_FRAMES, read_limbs
@@ -30,10 +29,8 @@ def run_label(
     capture: Capture, settings: LabelSettings, inputs: dict[str, Path], origin: dict[str, str], out: Path, key: str
 ) -> str:
     """Write 50_labels/; a line for the log. `inputs`: heatmaps, poses, limbs, selection by name."""
-    poses, selection = read_poses(inputs["poses"]), read_selection(inputs["selection"])
     skeleton, _ = read_limbs(inputs["limbs"])
-    seen, shown = seen_joints(capture, HeatmapStore(inputs["heatmaps"]), poses, skeleton)
-    labels = make_labels(capture.rig, poses, selection, seen, shown, origin)
+    labels = labels_by("ps+sel", evidence_of(capture.rig, inputs), origin)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     write_labels(partial, labels, capture.rig, skeleton, key)
@@ -47,29 +44,33 @@ def run_label(
     )
 
 
-def seen_joints(
-    capture: Capture, store: HeatmapStore, poses: Poses3D, skeleton: Skeleton
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Whether each view's map supports each joint where it projects (T, V, J), and whether the view has maps (T, V).
+def evidence_of(rig: Rig, inputs: dict[str, Path]) -> Evidence:
+    """What a run's finished stages know; `inputs` as of `run_label`.
 
-    A view that was found to exchange left and right is asked with sides exchanged.
+    Seen is a joint whose view's map supports it where it projects. A view that was found to exchange left and right is
+    asked with sides exchanged.
     """
-    t, v, j = len(poses.frames), len(capture.rig), len(poses.joints)
+    poses, store = read_poses(inputs["poses"]), HeatmapStore(inputs["heatmaps"])
+    skeleton, _ = read_limbs(inputs["limbs"])
+    t, v, j = len(poses.frames), len(rig), len(poses.joints)
     seen, shown = np.zeros((t, v, j), np.bool_), np.zeros((t, v), np.bool_)
+    peaks, heat = np.full((t, v, j, 2), np.nan), np.zeros((t, v, j))
     for first in range(0, t, BLOCK_FRAMES):
+        block = slice(first, first + BLOCK_FRAMES)
         maps = for_skeleton(store.read(first, min(first + BLOCK_FRAMES, t)), skeleton)
-        shown[first : first + BLOCK_FRAMES] = maps.present
+        shown[block] = maps.present
+        peaks[block], heat[block] = peak_points(maps)
         for offset, frame in enumerate(range(first, min(first + BLOCK_FRAMES, t))):
             views = np.flatnonzero(maps.present[offset])
             if views.size == 0:
                 continue
             cells = np.stack([invert_affine(affine) for affine in maps.image_from_heatmap[offset, views]])
-            rig = capture.rig.select([capture.rig.names[view] for view in views])
-            heat = sample_maps(rig, maps.score[offset, views].transpose(0, 2, 3, 1), cells, poses.xyz_m[frame])
+            some = rig.select([rig.names[view] for view in views])
+            there = sample_maps(some, maps.score[offset, views].transpose(0, 2, 3, 1), cells, poses.xyz_m[frame])
             crossed = np.nan_to_num(poses.flip[frame, views]) > 0.5
             other = np.where(crossed[:, None], skeleton.mirror[None], np.arange(j)[None])
-            seen[frame, views] = np.take_along_axis(heat, other[..., None], axis=2)[..., 0] >= SUPPORT
-    return seen, shown
+            seen[frame, views] = np.take_along_axis(there, other[..., None], axis=2)[..., 0] >= SUPPORT
+    return Evidence(rig, poses, read_selection(inputs["selection"]), peaks, heat, seen, shown)
 
 
 def _write_images(capture: Capture, folder: Path) -> None:

@@ -1,0 +1,174 @@
+"""Fine-tuning a detector on labels that were harvested from a subject's own footage."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from harvest.detect2d.hourglass import StackedHourglass
+from harvest.detect2d.hourglass_files import load_hourglass, save_hourglass
+from harvest.detect2d.own_hourglass import HarvestHourglass
+from harvest.learn.adapt import adapt, merged
+from harvest.learn.detector import WEIGHTS, Folders, PictureSettings, PictureTraining
+from harvest.learn.map_loss import map_loss, squared_loss
+from harvest.learn.peers import Peers
+from harvest.learn.samples import CROP_PX, Place, augment, read_sample
+from harvest.learn.training import CURVE
+from harvest.reconstruct.peaks import peak_points
+from harvest.skeleton import mirror_name
+from harvest.types import Heatmaps
+
+NEAR = (0.025, 0.05)  # of the crop's side
+MEASURE_BATCH = 16
+LOSS = "held_out_loss"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PersonalSettings(PictureSettings):
+    """How a detector is fine-tuned; by default as Pavlakos et al. 2017, section 4.2, say: RMSprop, small batches.
+
+    way, rank: what may change (`harvest.learn.adapt`). patience: so many measurements in a row without a smaller loss
+    on what is held out end it.
+    """
+
+    optimizer: Literal["adamw", "rmsprop"] = "rmsprop"
+    batch: int = 4
+    rate: float = 2.5e-4
+    warm: int = 20
+    decay: float = 0.0
+    clip: float = 10.0
+    ema: float = 0.98
+    share: float = 0.0
+    way: str = "all"
+    rank: int = 4
+    patience: int = 2
+
+
+class SubjectTask:
+    """Heat maps of a network's own joints on harvested crops; joints without a label have no say."""
+
+    measures: tuple[str, ...] = (LOSS, *(f"within_{share:g}" for share in NEAR))
+
+    def __init__(self, network: StackedHourglass) -> None:
+        """Take joints and kind of maps from the network: probabilities of ours, plain maps of published ones."""
+        self.maps = network.joints
+        self._mirror = np.array([self.maps.index(mirror_name(joint, self.maps)) for joint in self.maps])
+        self._loss = map_loss if isinstance(network, HarvestHourglass) else squared_loss
+
+    def prepare(self, network: HarvestHourglass) -> None:
+        """Nothing: the network has learnt before."""
+
+    def sample(self, place: Place, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """A crop, turned, scaled and mirrored, and its joints (J, 2) in pixels, NaN where there is no label."""
+        picture, uv, _ = read_sample(place, self.maps)
+        picture, uv = augment(picture, uv, self._mirror, rng)
+        return picture, uv.astype(np.float32)
+
+    def loss(self, scores: Tensor, truth: Tensor) -> Tensor:
+        """How wrong maps (B, J, cells, cells) are, given joints (B, J, 2)."""
+        return self._loss(scores, truth)
+
+    def measure(self, network: StackedHourglass, places: list[Place], bf16: bool) -> tuple[float, ...]:
+        """Loss, and shares of labels within NEAR of the crop's side of the map's peak."""
+        losses, errors = [], []
+        for first in range(0, len(places), MEASURE_BATCH):
+            loaded = [read_sample(place, self.maps) for place in places[first : first + MEASURE_BATCH]]
+            uv = np.stack([joints for _, joints, _ in loaded])
+            scores = crop_scores(network, np.stack([picture for picture, _, _ in loaded]), bf16)
+            told = int(np.isfinite(uv).all(axis=2).sum())
+            losses.append((float(self.loss(scores, torch.from_numpy(uv.astype(np.float32)))), told))
+            errors.append(np.linalg.norm(peaks_of(network, scores) - uv, axis=2))
+        error = np.concatenate(errors)
+        error = error[np.isfinite(error)]
+        total = sum(count for _, count in losses)
+        mean = sum(loss * count for loss, count in losses) / max(total, 1)
+        return mean, *(float((error < share * CROP_PX).mean()) if len(error) else math.nan for share in NEAR)
+
+
+@torch.inference_mode()
+def crop_scores(network: StackedHourglass, crops: NDArray[np.uint8], bf16: bool = False) -> Tensor:
+    """(B, J, cells, cells) the finest scores of crops (B, 256, 256, 3)."""
+    x = torch.from_numpy(crops).permute(0, 3, 1, 2) / 255 - torch.tensor(network.mean_rgb)[:, None, None]
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        return network(x.contiguous(memory_format=torch.channels_last))[:, -1].float()
+
+
+def peaks_of(network: StackedHourglass, scores: Tensor) -> NDArray[np.float64]:
+    """(B, J, 2) pixels of the crop where scores (B, J, cells, cells) are highest."""
+    maps = network.maps(scores).numpy()
+    stride = CROP_PX / maps.shape[-1]
+    affine = np.array([[stride, 0, (stride - 1) / 2], [0, stride, (stride - 1) / 2]])
+    blocks = np.tile(affine, (len(maps), 1, 1, 1))
+    return peak_points(Heatmaps(np.arange(len(maps)), ("crop",), network.joints, maps[:, None], blocks))[0][:, 0]
+
+
+class PersonalTraining(PictureTraining[StackedHourglass]):
+    """Fine-tuning that ends early where held-out footage is no longer understood better, and keeps the best weights.
+
+    Attributes:
+        best: the least loss on what is held out, so far.
+    """
+
+    settings: PersonalSettings
+
+    def __init__(self, folders: Folders, out: Path, settings: PersonalSettings, peers: Peers | None = None) -> None:
+        """Load what to begin with.
+
+        Raises:
+            UserError: as `PictureTraining`, `load_hourglass` and `adapt`.
+        """
+        network = load_hourglass(settings.start)
+        task = SubjectTask(network)
+        torch.manual_seed(settings.seed)
+        adapt(network, settings.way, settings.rank)
+        super().__init__(task, folders, out, settings, peers or Peers(), network)
+        self.best, self._worse = math.inf, 0
+        for loss in losses_of(out / CURVE, self.step):
+            self._count(loss)
+
+    def run(self, most_seconds: float = math.inf) -> None:
+        """As any training; where it begins is measured first."""
+        if self.step == 0 and self.peers.rank == 0 and not (self.out / CURVE).is_file():
+            self.note(math.nan)
+        super().run(most_seconds)
+
+    def make_ready(self) -> None:
+        """Few pictures of one person say little of what batch norms should expect: these stay as they are."""
+        self.network.train()
+        for part in self.network.modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                part.eval()
+
+    def judge(self, network: StackedHourglass, measured: Sequence[float]) -> None:
+        """Keep the weights if they are the best so far."""
+        if measured[0] < self.best:
+            save_hourglass(merged(network), self.out / WEIGHTS)
+        self._count(measured[0])
+
+    def save_weights(self, network: StackedHourglass) -> None:
+        """Only where nothing was held out to choose by: the last weights."""
+        if not self._validation:
+            save_hourglass(merged(network), self.out / WEIGHTS)
+
+    def _count(self, loss: float) -> None:
+        self._worse = 0 if loss < self.best else self._worse + 1
+        self.best = min(self.best, loss)
+        self.enough = self._worse >= self.settings.patience
+
+
+def losses_of(curve: Path, before: int) -> list[float]:
+    """Losses on what is held out in a curve.csv, up to a step, each step once."""
+    if not curve.is_file():
+        return []
+    with curve.open(encoding="utf-8", newline="") as file:
+        rows = {int(row["step"]): float(row[LOSS]) for row in csv.DictReader(file)}
+    return [loss for step, loss in sorted(rows.items()) if step <= before]

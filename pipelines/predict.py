@@ -1,0 +1,129 @@
+"""3D poses from single pictures: somebody is found, cut out, and told apart from the camera's distance."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from calib.camera import Camera
+from calib.rig import load_rig
+from harvest.detect2d.detectors import crop_picture, image_from_pixels, make_finder
+from harvest.detect2d.hourglass_detector import fast_bf16
+from harvest.errors import UserError
+from harvest.monocular.files import load_monocular
+from harvest.monocular.lift import lift, rays_of
+from harvest.monocular.networks import CROP_PX, predict_crops
+from harvest.report.overlays import evenly_spread
+from harvest.report.single import Shown, draw_poses
+from harvest.store.fingerprint import fingerprint
+from harvest.store.tables import PERSON, write_table
+from harvest.store.wheel import sha256_of
+from harvest.video import probe, read_frames
+from pipelines.harvested_crops import crop_of_person
+from pipelines.stages.reconstruct import skeleton_for
+
+_log = logging.getLogger(__name__)
+Picture = NDArray[np.uint8]
+TABLE, SHEET = "poses.parquet", "poses.png"
+USUAL_FOCAL = 1.2  # of the picture's longer side, where no camera is given: 45 degrees across
+SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to look at: a picture or a video, every so many frames; and by which camera of which rig, or of which focal
+    length; without either one of USUAL_FOCAL is assumed.
+    """
+
+    weights: Path
+    source: Path
+    every: int = 1
+    rig: Path | None = None
+    camera: str | None = None
+    focal_px: float | None = None
+
+
+def predict(question: Question, out: Path) -> str:
+    """Write poses.parquet and poses.png; gives a line about them.
+
+    Raises:
+        UserError: weights, picture, video or camera that cannot be used, or nobody in any picture.
+        CalibrationError: a rig that cannot be read.
+    """
+    network, limbs = load_monocular(question.weights)
+    finder, joints = make_finder("hourglass", None, None), network.shape.joints
+    frames: list[int] = []
+    rows: list[tuple[Picture, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]] = []
+    camera: Camera | None = None
+    for frame, image in _pictures(question):
+        camera = camera or camera_of(question, (image.shape[1], image.shape[0]))
+        affine = crop_of_person(finder(image))
+        if affine is None:
+            continue
+        crop, to_image = crop_picture(image, affine, CROP_PX), image_from_pixels(affine, CROP_PX)
+        told = predict_crops(network, crop[None], fast_bf16())[0]
+        xyz = lift(rays_of(told[:, :2], camera, to_image), told[:, 2], limbs)
+        frames.append(frame)
+        rows.append((crop, told[:, :2], told[:, :2] @ to_image[:, :2].T + to_image[:, 2], xyz))
+    if not frames:
+        raise UserError(f"nobody was found in {question.source}; give a picture that shows a person whole")
+    out.mkdir(parents=True, exist_ok=True)
+    uv, xyz = np.array([row[2] for row in rows]), np.array([row[3] for row in rows])
+    columns = {
+        "frame": np.repeat(frames, len(joints)),
+        "person": np.full(uv[..., 0].size, PERSON, np.int32),
+        "joint": np.tile(np.array(joints), len(frames)),
+        **{f"{axis}_px": uv[..., i].ravel() for i, axis in enumerate("uv")},
+        **{f"{axis}_cam_m": xyz[..., i].ravel() for i, axis in enumerate("xyz")},
+    }
+    write_table(out / TABLE, columns, fingerprint("predict", sha256_of(question.weights), str(question.source)))
+    skeleton = skeleton_for(joints, None)
+    order = [joints.index(joint) for joint in skeleton.joints if joint in joints]
+    if len(order) == len(skeleton.joints):
+        some = [rows[i] for i in evenly_spread(len(rows), SHOWN)]
+        names = [f"{question.source.name}, frame {frames[i]}" for i in evenly_spread(len(rows), SHOWN)]
+        shown = [Shown(name, row[0], row[1][order], row[3][order]) for name, row in zip(names, some, strict=True)]
+        draw_poses(shown, skeleton.joints, skeleton.parents.tolist(), out / SHEET)
+    return f"{len(frames)} poses in {out / TABLE}; look at {out / SHEET}"
+
+
+def _pictures(question: Question) -> Iterator[tuple[int, Picture]]:
+    """Frame number and RGB picture of everything to look at."""
+    path = question.source
+    if not path.is_file():
+        raise UserError(f"there is no {path}; give a picture as --image or a video as --video")
+    found = cv2.imread(str(path), cv2.IMREAD_COLOR) if cv2.haveImageReader(str(path)) else None
+    if found is not None:
+        yield 0, np.ascontiguousarray(found[..., ::-1], np.uint8)
+        return
+    chosen = range(0, probe(path).n_frames, question.every)
+    for frame, image in tqdm(read_frames(path, chosen), total=len(chosen), desc="predict", unit="frame"):
+        if image is not None:
+            yield frame, image
+
+
+def camera_of(question: Question, size_px: tuple[int, int]) -> Camera:
+    """The camera that took the pictures, or one that looks straight ahead and may well have.
+
+    Raises:
+        UserError: a rig without a name, or of pictures of another size.
+    """
+    if question.rig is not None:
+        rig = load_rig(question.rig)
+        if question.camera not in rig.names:
+            raise UserError(f"--camera must name one of {', '.join(rig.names)}, got {question.camera}")
+        if rig[question.camera].size_px != size_px:
+            was = "x".join(map(str, rig[question.camera].size_px))
+            raise UserError(f"camera '{question.camera}' was calibrated at {was}, not {size_px[0]}x{size_px[1]}")
+        return rig[question.camera]
+    focal = question.focal_px or USUAL_FOCAL * max(size_px)
+    middle = [(side - 1) / 2 for side in size_px]
+    K = np.array([[focal, 0, middle[0]], [0, focal, middle[1]], [0, 0, 1]])
+    return Camera("assumed", size_px, K, np.zeros(5), np.eye(3), np.zeros(3))
