@@ -35,7 +35,7 @@ from harvest.store.heatmaps import HeatmapStore
 from harvest.store.tables import read_boxes
 from pipelines.capture import open_capture
 from pipelines.harvested_crops import crops_of_run, finished_run
-from pipelines.run import Run, execute
+from pipelines.run import STAGES, Run, execute
 from pipelines.run_folder import RunFolder
 from pipelines.settings import Settings
 from pipelines.stages.reconstruct import skeleton_for
@@ -95,24 +95,19 @@ def personalize(order: Order, settings: PersonalSettings, epochs: int = 4, most_
         UserError: no finished run, videos that are not its own, too few frames, or a folder of another order.
     """
     folder = finished_run(order.run)
+    cut = learnt_frames(order)
     _claim(order, settings, epochs)
-    frames = read_boxes(folder.file("locate")).frames
-    cut = len(frames) - max(round(order.held_out * len(frames)), 1)
-    if cut < 1:
-        raise UserError(f"{order.run} has {len(frames)} frames; personalising needs 2 or more")
     rounds: list[Round] = []
     last, start = order.run, order.start or _weights_of(folder)
     for number in range(1, order.rounds + 1):
         place = order.out / f"round_{number}"
-        weights = _learn(
-            order, place, last, dataclasses.replace(settings, start=str(start)), (epochs, cut), most_seconds
-        )
+        own = dataclasses.replace(settings, start=str(start))
+        weights = learn_round(order, place, last, own, epochs, most_seconds)
         if weights is None:
             return [f"stopped in round {number}; run the same command again to go on"]
         rerun(last, order.videos, place / "run", weights, order.boxes)
-        before, after = (_unseen(run, cut) for run in (last, place / "run"))
-        losses = losses_of(place / CURVE, 1 << 62)
-        rounds.append(Round(weights, place / "run", float(np.nanmean(before)), float(np.nanmean(after)), losses))
+        before, after = (_mean(_unseen(run, cut)) for run in (last, place / "run"))
+        rounds.append(Round(weights, place / "run", before, after, losses_of(place / CURVE)))
         last, start = place / "run", weights
         if not rounds[-1].gain >= LEAST_GAIN:
             break
@@ -143,11 +138,11 @@ def _weights_of(folder: RunFolder) -> Path:
     return Path(given) if given else shipped(DETECTOR)
 
 
-def _learn(
-    order: Order, place: Path, run: Path, settings: PersonalSettings, sizes: tuple[int, int], most_seconds: float
+def learn_round(
+    order: Order, place: Path, run: Path, settings: PersonalSettings, epochs: int, most_seconds: float = math.inf
 ) -> Path | None:
-    """Weights learnt from a run's labels; None where time was up before the end. `sizes`: epochs, frames to learn."""
-    epochs, cut = sizes
+    """Weights learnt, in a folder, from a run's labels; None where time was up before the end."""
+    cut = learnt_frames(order)
     for name, part in (("crops", slice(0, cut)), ("held_out", slice(cut, None))):
         if not (place / name).is_dir():
             shutil.rmtree(place / f"{name}.partial", ignore_errors=True)
@@ -160,8 +155,23 @@ def _learn(
     return place / WEIGHTS if training.step >= chosen.steps or training.enough else None
 
 
-def rerun(run: Path, videos: Path, out: Path, weights: Path, boxes: Path | None = None) -> None:
-    """Run again as a finished run was, on the same frames and views, with other weights of the hourglass.
+def learnt_frames(order: Order) -> int:
+    """How many of the run's frames are learnt from: all but the last share that is held out.
+
+    Raises:
+        UserError: too few for both.
+    """
+    frames = len(read_boxes(RunFolder(order.run).file("locate")).frames)
+    cut = frames - max(round(order.held_out * frames), 1)
+    if cut < 1:
+        raise UserError(f"{order.run} has {frames} frames; personalising needs 2 or more")
+    return cut
+
+
+def rerun(
+    run: Path, videos: Path, out: Path, weights: Path, boxes: Path | None = None, last: str = STAGES[-1].name
+) -> None:
+    """Run again as a finished run was, on the same frames and views, with other weights, up to a stage.
 
     Raises:
         UserError: the run was given boxes, and these are not given.
@@ -178,7 +188,7 @@ def rerun(run: Path, videos: Path, out: Path, weights: Path, boxes: Path | None 
     if folder.stored_fingerprint("locate") is None:  # the person is where it was; reused if all it depends on is equal
         folder.write_record(folder.read_record())
         shutil.copy(former.file("locate"), folder.file("locate"))
-    execute(Run(capture, folder, settings.model_copy(update={"detect": detect}), boxes))
+    execute(Run(capture, folder, settings.model_copy(update={"detect": detect}), boxes), last)
 
 
 def _spec(frames: NDArray[np.int64]) -> str:
@@ -197,6 +207,12 @@ def _unseen(run: Path, cut: int, skeleton: Skeleton | None = None) -> NDArray[np
     if len(rig) < 3:
         return np.full((*maps.present.shape, len(maps.joints)), np.nan)
     return unseen_view_errors(rig.select(store.views), maps)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    """Of those that are known, NaN if none is."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else math.nan
 
 
 def _finish(order: Order, rounds: list[Round], cut: int) -> list[str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized, register_parametrization, remove_parametrizations
+from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
 from harvest.detect2d.hourglass import StackedHourglass
+from harvest.detect2d.hourglass_files import build_hourglass
 from harvest.errors import UserError
 
 WAYS = ("all", "last", "low-rank")
@@ -53,9 +53,12 @@ def adapt(network: StackedHourglass, way: str, rank: int = 4) -> None:
 
 
 def merged(network: StackedHourglass) -> StackedHourglass:
-    """A copy whose low-rank changes are part of its weights."""
-    out = copy.deepcopy(network)
-    for part in out.modules():
+    """A plain network, in eval mode, that says what one with low-rank changes says."""
+    own, changed = network.state_dict(), {}
+    for name, part in network.named_modules():
         if is_parametrized(part, "weight"):
-            remove_parametrizations(part, "weight")
-    return out
+            changed[f"{name}.weight"] = part.weight.detach()
+    kept = {key: value for key, value in own.items() if ".parametrizations." not in key}
+    out = build_hourglass(network.layout, network.stacks, network.width, network.joints, network.blocks)
+    out.load_state_dict(kept | changed)
+    return out.eval()

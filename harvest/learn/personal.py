@@ -78,12 +78,16 @@ class SubjectTask:
         return self._loss(scores, truth)
 
     def measure(self, network: StackedHourglass, places: list[Place], bf16: bool) -> tuple[float, ...]:
-        """Loss, and shares of labels within NEAR of the crop's side of the map's peak."""
+        """Loss, and shares of labels within NEAR of the crop's side of the map's peak; of a network that has left all
+        numbers behind infinity and 0.
+        """
         losses, errors = [], []
         for first in range(0, len(places), MEASURE_BATCH):
             loaded = [read_sample(place, self.maps) for place in places[first : first + MEASURE_BATCH]]
             uv = np.stack([joints for _, joints, _ in loaded])
             scores = crop_scores(network, np.stack([picture for picture, _, _ in loaded]), bf16)
+            if not scores.isfinite().all():
+                return math.inf, *(0.0 for _ in NEAR)
             told = int(np.isfinite(uv).all(axis=2).sum())
             losses.append((float(self.loss(scores, torch.from_numpy(uv.astype(np.float32)))), told))
             errors.append(np.linalg.norm(peaks_of(network, scores) - uv, axis=2))
@@ -165,7 +169,7 @@ class PersonalTraining(PictureTraining[StackedHourglass]):
         self.enough = self._worse >= self.settings.patience
 
 
-def losses_of(curve: Path, before: int) -> list[float]:
+def losses_of(curve: Path, before: float = math.inf) -> list[float]:
     """Losses on what is held out in a curve.csv, up to a step, each step once."""
     if not curve.is_file():
         return []

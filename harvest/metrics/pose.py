@@ -61,3 +61,28 @@ def similar(points: Floats, target: Floats) -> Floats:
     sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
     rotation, scale = (u * sign) @ vt, (s * sign).sum() / max(((a - ma) ** 2).sum(), 1e-12)
     return np.asarray(scale * (points - ma) @ rotation.T + mb)
+
+
+PARTS = {
+    "upper arms": ("shoulder", "elbow"),
+    "lower arms": ("elbow", "wrist"),
+    "upper legs": ("hip", "knee"),
+    "lower legs": ("knee", "ankle"),
+}
+
+
+def correct_parts(estimate: Floats, truth: Floats, joints: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """By kind of part (..., 2 sides): 1 where it is right, 0 where not, NaN where the truth does not know it.
+
+    A part is right if the mean error of its two ends is at most half its length (PCP of Burenius et al. 2013, as in
+    Pavlakos et al. 2017, table 1). Joints (..., J, 2 or 3) by name; a part that was not found is wrong.
+    """
+    out = {}
+    for kind, ends in PARTS.items():
+        places = [[list(joints).index(f"{side}_{end}") for end in ends] for side in "lr"]
+        ours, theirs = estimate[..., places, :], truth[..., places, :]
+        error = np.linalg.norm(ours - theirs, axis=-1).mean(axis=-1)
+        length = np.linalg.norm(theirs[..., 0, :] - theirs[..., 1, :], axis=-1)
+        with np.errstate(invalid="ignore"):
+            out[kind] = np.where(np.isfinite(length), (error <= length / 2).astype(float), np.nan)
+    return out

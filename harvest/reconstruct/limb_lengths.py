@@ -15,6 +15,7 @@ USUAL_HEIGHT_M = 1.72
 PRIOR_FRAMES = 10.0  # how many good frames the typical proportions count for
 PROPORTION_SPREAD = 0.10  # how far people's proportions lie from the typical ones, as a share
 NEEDED_LIMBS = 4
+LEAST_HEIGHT_M = 0.2
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ def estimate_limb_lengths(skeleton: Skeleton, xyz_m: Floats) -> LimbLengths:
             "check the rig (`harvest rig check`) and the boxes, or give --height"
         )
     height = float(np.median(measured[known] / skeleton.shares[known]))
+    if height < LEAST_HEIGHT_M:
+        raise UserError(
+            f"triangulated joints make a body of {height:.2f} m: the detector puts all in one place, or the rig is "
+            "not in metres; look at its maps, check the rig (`harvest rig check`), or give --height"
+        )
     typical = typical_lengths(skeleton, height)
     ratio = np.clip(measured / typical.length_m, 1 - 3 * PROPORTION_SPREAD, 1 + 3 * PROPORTION_SPREAD)
     weight = frames / (frames + PRIOR_FRAMES)
