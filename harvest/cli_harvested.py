@@ -1,4 +1,4 @@
-"""The commands that use what runs have harvested: `harvest personalize` and `harvest predict`."""
+"""The commands that use what runs have harvested: `harvest personalize`, `predict` and `export`."""
 
 from __future__ import annotations
 
@@ -68,3 +68,36 @@ def predict(  # noqa: PLR0913 - one parameter an option
     if source is None or (image and video):
         raise UserError("give one thing to look at: --image FILE or --video FILE")
     typer.echo(answer(Question(weights, source, every, rig, camera, focal_px), out))
+
+
+export_app = typer.Typer(help="Write what runs have harvested in forms that others read.", no_args_is_help=True)
+
+
+@export_app.command(
+    "training-set",
+    epilog="Example: harvest export training-set --run runs/01 --videos takes/01 --subject anna --run runs/02 --videos "
+    "takes/02 --subject ben --test ben --out sets/mine",
+)
+def training_set(
+    run: Annotated[list[Path], typer.Option("--run", help="A finished run; may be given several times.")],
+    videos: Annotated[list[Path], typer.Option("--videos", help="Its videos; as often, in the same order.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
+    subject: Annotated[
+        list[str] | None, typer.Option("--subject", help="Whom it shows; as often. By default one for all.")
+    ] = None,
+    val: Annotated[list[str] | None, typer.Option("--val", help="A subject to choose models by.")] = None,
+    test: Annotated[list[str] | None, typer.Option("--test", help="A subject to test on.")] = None,
+    labels: Annotated[str, typer.Option("--labels", help="ps+sel: joints that the runs kept; ps: all.")] = "ps+sel",
+) -> None:
+    """Crops with 2D joints, 3D joints in the camera's frame, weights and covariances, for trainings of any kind."""
+    from harvest.errors import UserError
+    from pipelines.training_set import Take, export_training_set
+
+    who = subject or ["subject"] * len(run)
+    if not len(run) == len(videos) == len(who):
+        raise UserError(f"{len(run)} --run need as many --videos and --subject, got {len(videos)} and {len(who)}")
+    if strangers := sorted({*(val or ()), *(test or ())} - set(who)):
+        raise UserError(f"no run shows '{strangers[0]}'; --val and --test name subjects: {', '.join(sorted(set(who)))}")
+    split = dict.fromkeys(val or (), "val") | dict.fromkeys(test or (), "test")
+    takes = [Take(*one, split.get(one[2], "train")) for one in zip(run, videos, who, strict=True)]
+    typer.echo(export_training_set(takes, out, labels))

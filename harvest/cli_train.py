@@ -174,6 +174,7 @@ def train_monocular(  # noqa: PLR0913 - one parameter an option
     start: Annotated[
         Path | None, typer.Option("--start", help="Weights of an hourglass or a monocular network; else from scratch.")
     ] = None,
+    width: Annotated[int, typer.Option("--width", min=2, help="Channels.")] = 128,
     steps: StepsOption = 3000,
     batch: BatchOption = 32,
     rate: RateOption = 1e-3,
@@ -193,6 +194,7 @@ def train_monocular(  # noqa: PLR0913 - one parameter an option
         model=model,
         skeleton=skeleton,
         start=str(start or ""),
+        width=width,
         steps=steps,
         batch=batch,
         rate=rate,

@@ -96,7 +96,7 @@ class MonocularNetwork(nn.Module):
         return scale * numbers + numbers.new_tensor([HALF_PX - 0.5, HALF_PX - 0.5, 0.0])
 
     def _mean(self, x: Tensor) -> Tensor:
-        maps = self.head(x).view(len(x), len(self.shape.joints), -1).softmax(-1)
+        maps = self.head(x).reshape(len(x), len(self.shape.joints), -1).softmax(-1)
         maps = maps.view(len(x), len(self.shape.joints), DEPTHS, CELLS, CELLS)
         cells = (torch.arange(CELLS, device=x.device) + 0.5) * (CROP_PX / CELLS) - 0.5
         depths = ((torch.arange(DEPTHS, device=x.device) + 0.5) * (2 / DEPTHS) - 1) * REACH_M
