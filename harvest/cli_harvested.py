@@ -25,6 +25,9 @@ def personalize(  # noqa: PLR0913 - one parameter an option
     way: Annotated[
         str, typer.Option("--way", help="What may change: all, last (behind the hourglasses), low-rank.")
     ] = "all",
+    start_share: Annotated[
+        float, typer.Option("--start-share", min=0.0, max=0.99, help="Of the weights it begins with in the result.")
+    ] = 0.5,
     rank: Annotated[int, typer.Option("--rank", min=1, help="Of the changes with --way low-rank.")] = 4,
     held_out: Annotated[
         float, typer.Option("--held-out", min=0.01, max=0.9, help="Share of the frames to measure on, the last ones.")
@@ -40,7 +43,15 @@ def personalize(  # noqa: PLR0913 - one parameter an option
     from pipelines.personalize import Order, personalize
 
     settings = PersonalSettings(
-        start="", batch=batch, rate=rate, way=way, rank=rank, seed=seed, bf16=fast_bf16(), checkpoint_s=60.0
+        start="",
+        batch=batch,
+        rate=rate,
+        way=way,
+        rank=rank,
+        start_share=start_share,
+        seed=seed,
+        bf16=fast_bf16(),
+        checkpoint_s=60.0,
     )
     order = Order(run, videos, out, labels, rounds, held_out, start, boxes)
     for line in personalize(order, settings, epochs, float("inf") if hours is None else 3600 * hours):

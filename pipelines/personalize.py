@@ -119,6 +119,7 @@ def _claim(order: Order, settings: PersonalSettings, epochs: int) -> None:
     run = finished_run(order.run)
     record = {"run": run.stored_fingerprint("label"), "labels": order.labels, "held_out": order.held_out}
     record |= {"epochs": epochs, "way": settings.way, "rank": settings.rank, "seed": settings.seed}
+    record |= {"start_share": settings.start_share, "batch": settings.batch, "rate": settings.rate}
     path = order.out / ORDER
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))

@@ -217,6 +217,20 @@ def test_fine_tuning_ends_when_held_out_footage_is_understood_no_better_and_keep
     assert again.step == 5
 
 
+def test_the_result_is_the_mean_of_start_and_end_by_the_share_of_the_start(small, crops, tmp_path):
+    ends = {}
+    for share in (0.0, 0.25):
+        chosen = settings(small / "harvest.safetensors", steps=1, start_share=share, ema=0.0)
+        training = PersonalTraining(Folders(crops.learn), tmp_path / str(share), chosen)
+        training.run()
+        ends[share] = load_hourglass(tmp_path / str(share) / WEIGHTS).state_dict()
+    start = load_hourglass(small / "harvest.safetensors").state_dict()
+    for key, value in ends[0.25].items():
+        if value.dtype.is_floating_point:
+            torch.testing.assert_close(value, 0.75 * ends[0.0][key] + 0.25 * start[key], rtol=2e-3, atol=2e-4)
+    assert any(not torch.equal(ends[0.0][key], value) for key, value in start.items())
+
+
 def test_fine_tuning_goes_on_after_a_stop_to_the_same_weights(small, crops, tmp_path):
     chosen = settings(small / "harvest.safetensors", steps=6, way="low-rank", rank=2)
     PersonalTraining(crops, tmp_path / "whole", chosen).run()

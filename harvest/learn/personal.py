@@ -22,7 +22,7 @@ from harvest.learn.detector import WEIGHTS, Folders, PictureSettings, PictureTra
 from harvest.learn.map_loss import map_loss, squared_loss
 from harvest.learn.peers import Peers
 from harvest.learn.samples import CROP_PX, Place, augment, read_sample
-from harvest.learn.training import CURVE
+from harvest.learn.training import CURVE, DIGITS
 from harvest.reconstruct.peaks import peak_points
 from harvest.skeleton import mirror_name
 from harvest.types import Heatmaps
@@ -36,8 +36,10 @@ LOSS = "held_out_loss"
 class PersonalSettings(PictureSettings):
     """How a detector is fine-tuned; by default as Pavlakos et al. 2017, section 4.2, say: RMSprop, small batches.
 
-    way, rank: what may change (`harvest.learn.adapt`). patience: so many measurements in a row without a smaller loss
-    on what is held out end it.
+    way, rank: what may change (`harvest.learn.adapt`). start_share: of the weights that it begins with in those that it
+    ends with, which are the mean of both: it forgets less of what it knew, and takes over less of what labels do not
+    know (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"); docs/measurements.md has figures. patience:
+    so many measurements in a row without a smaller loss on what is held out end it.
     """
 
     optimizer: Literal["adamw", "rmsprop"] = "rmsprop"
@@ -50,6 +52,7 @@ class PersonalSettings(PictureSettings):
     share: float = 0.0
     way: str = "all"
     rank: int = 4
+    start_share: float = 0.5
     patience: int = 2
 
 
@@ -133,6 +136,7 @@ class PersonalTraining(PictureTraining[StackedHourglass]):
         network = load_hourglass(settings.start)
         task = SubjectTask(network)
         torch.manual_seed(settings.seed)
+        self._start = {key: value.clone() for key, value in network.state_dict().items()}
         adapt(network, settings.way, settings.rank)
         super().__init__(task, folders, out, settings, peers or Peers(), network)
         self.best, self._worse = math.inf, 0
@@ -152,16 +156,29 @@ class PersonalTraining(PictureTraining[StackedHourglass]):
             if isinstance(part, nn.modules.batchnorm._BatchNorm):
                 part.eval()
 
+    def averaged(self) -> StackedHourglass:
+        """A plain network: the running mean of what was learnt, and its share of the start."""
+        network = merged(super().averaged())
+        mixed = {
+            key: torch.lerp(value, self._start[key].to(value.device), self.settings.start_share)
+            if value.dtype.is_floating_point
+            else value
+            for key, value in network.state_dict().items()
+        }
+        network.load_state_dict(mixed)
+        return network
+
     def judge(self, network: StackedHourglass, measured: Sequence[float]) -> None:
         """Keep the weights if they are the best so far."""
-        if measured[0] < self.best:
-            save_hourglass(merged(network), self.out / WEIGHTS)
-        self._count(measured[0])
+        loss = float(f"{measured[0]:{DIGITS}}")  # as the curve keeps it, from which a training that goes on takes it
+        if loss < self.best:
+            save_hourglass(network, self.out / WEIGHTS)
+        self._count(loss)
 
     def save_weights(self, network: StackedHourglass) -> None:
         """Only where nothing was held out to choose by: the last weights."""
         if not self._validation:
-            save_hourglass(merged(network), self.out / WEIGHTS)
+            save_hourglass(network, self.out / WEIGHTS)
 
     def _count(self, loss: float) -> None:
         self._worse = 0 if loss < self.best else self._worse + 1

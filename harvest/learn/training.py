@@ -26,6 +26,7 @@ from harvest.learn.peers import Peers, joined
 from harvest.memory import keep_memory
 
 CHECKPOINT, CURVE = "checkpoint.pt", "curve.csv"
+DIGITS = ".5g"  # of numbers in the curve
 FREE = ("steps", "checkpoint_s", "validate", "validate_every")  # may change without a new beginning
 _LEAST_RATE = 0.02  # of the rate's height, at the end
 Network = TypeVar("Network", bound=nn.Module)
@@ -216,7 +217,7 @@ class Training(ABC, Generic[Network]):
             writer = csv.writer(file)
             if new:
                 writer.writerow(["step", "hours", "loss", *self.measures])
-            numbers = (f"{value:.5g}" for value in (loss, *measured))
+            numbers = (f"{value:{DIGITS}}" for value in (loss, *measured))
             writer.writerow([self.step, f"{self.seconds / 3600:.3f}", *numbers])
         draw_curve(path, path.with_suffix(".png"))
 
