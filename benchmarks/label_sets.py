@@ -2,8 +2,9 @@
 
 Takes come in pairs of one person: the detector is fine-tuned on labels that a run harvested from the first, and judged
 on the second: the error of pictorial structures with its maps, by all views, by every second and by every third of
-them; and its own peaks in 2D, by their distance from the truth over the crop's side, and PCP. Truth judges and takes no other part; frames held out to end a fine-tuning early are the last ones of the first take. What is done
-stands in OUT/results.csv, one line a fine-tuning; a stopped command goes on.
+them; and its own peaks in 2D, by their distance from the truth over the crop's side, and PCP. Truth judges and takes no
+other part; frames held out to end a fine-tuning early are the last ones of the first take. What is done stands in
+OUT/results.csv, one line a fine-tuning; a stopped command goes on.
 
     harvest studio make --preset bench-gap --out sets/bench-gap
     python benchmarks/label_sets.py --set sets/bench-gap --out runs/gap
