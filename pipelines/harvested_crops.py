@@ -25,7 +25,7 @@ from harvest.labels import TEACHERS, labels_by
 from harvest.learn.samples import CROP_PX
 from harvest.reconstruct.peaks import peak_points
 from harvest.reconstruct.pictorial import invert_affine
-from harvest.store.tables import read_boxes
+from harvest.store.tables import read_boxes, read_poses
 from harvest.types import Heatmaps, LabelSet
 from harvest.video import VIDEO_SUFFIXES, probe, read_frames
 from pipelines.capture import open_capture
@@ -96,9 +96,14 @@ def harvested(run: Path, videos: Path, teacher: str = TEACHERS[0], part: slice =
     Raises:
         UserError: no finished run, videos that are not those of the run, or no such teacher.
     """
+    evidence = evidence_of(load_rig(run / "rig.yaml"), finished_run(run).inputs())
+    yield from samples_of(run, videos, labels_by(teacher, evidence, {}), part)
+
+
+def samples_of(run: Path, videos: Path, labels: LabelSet, part: slice = slice(None)) -> Iterator[Harvested]:
+    """Every picture of a finished run for which there are labels, frame by frame; see `harvested`."""
     folder = finished_run(run)
-    evidence = evidence_of(load_rig(run / "rig.yaml"), folder.inputs())
-    labels, boxes = labels_by(teacher, evidence, {}), read_boxes(folder.file("locate"))
+    boxes, cov_m2 = read_boxes(folder.file("locate")), read_poses(folder.file("reconstruct")).cov_m2
     place = {int(frame): index for index, frame in enumerate(boxes.frames)}
     rows: dict[int, list[int]] = {int(frame): [] for frame in boxes.frames[part]}
     for row, frame in enumerate(labels.frame):
@@ -111,8 +116,8 @@ def harvested(run: Path, videos: Path, teacher: str = TEACHERS[0], part: slice =
             camera = capture.rig[labels.views[labels.view[row]]]
             image, crop = images[camera.name], boxes.image_from_crop[place[frame], boxes.views.index(camera.name)]
             if image is not None and np.isfinite(crop).all():
-                picture, to_world = crop_picture(image, crop, CROP_PX), camera.R_cam_from_world
-                cov = to_world @ evidence.poses.cov_m2[place[frame]] @ to_world.T
+                picture, from_world = crop_picture(image, crop, CROP_PX), camera.R_cam_from_world
+                cov = from_world @ cov_m2[place[frame]] @ from_world.T
                 yield _sample(labels, row, (camera, picture, image_from_pixels(crop, CROP_PX)), cov)
 
 
