@@ -61,8 +61,8 @@ def bench_rigs(takes: int, seed: int) -> list[TakeSettings]:
 
 
 def calibrate(takes: int, seed: int) -> list[TakeSettings]:
-    """People of the validation split, whom neither a detector nor a benchmark knows, before every kind of rig with each
-    of two to six cameras, a few moments of each, some with obstacles: what uncertainties are calibrated on.
+    """People of the validation split, whom no detector was trained on and no benchmark shows, before every kind of rig
+    with each of two to six cameras, a few moments of each, some with obstacles: what uncertainties are calibrated on.
     """
     first = TakeSettings(seed=seed, split="val", frames=10, fps=3.0, size_px=(800, 800))
     kinds = list(KINDS)
