@@ -27,6 +27,7 @@ Floats = NDArray[np.float64]
 RULES = ("determinant", "spread", "heat", "probability")
 COLUMNS = (*RULES, "random", "oracle")
 KEPT = 0.7
+STEPS = (0.5, 0.7, 0.8, 0.9, 0.95)  # between ranges of probabilities
 
 
 def scores(one: Estimates, method: str, within_m: float) -> dict[str, Floats]:
@@ -67,15 +68,29 @@ def inside(name: str, found: list[Estimates], method: str) -> str:
     return f"{name:32}" + "   ".join(" ".join(f"{100 * share:5.1f}" for share in each) for each in shares)
 
 
-def plot(path: Path, all_curves: dict[str, dict[str, tuple[Floats, Floats]]]) -> None:
-    """One panel a method and number of views: mean error by share kept."""
+def reliability(method: str, found: list[Estimates], within_m: float) -> str:
+    """How many errors are below a distance, among those for which the probability of it was said to lie in a range."""
+    offset, cov = joined(found)
+    known = np.isfinite(offset).all(axis=1)
+    said = probability_within(cov[known], within_m, load_calibration(method))
+    true = np.linalg.norm(offset[known], axis=1) < within_m
+    bins = np.digitize(said, STEPS)
+    cells = [
+        f"{said[bins == i].mean():.2f} {true[bins == i].mean():.2f} {(bins == i).sum():5}" for i in np.unique(bins)
+    ]
+    return f"{method:12}" + "   ".join(cells)
+
+
+def plot(path: Path, all_curves: dict[str, dict[str, tuple[Floats, Floats]]], across: int) -> None:
+    """One panel a method (downwards) and number of views (across): mean error by share kept."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(all_curves), figsize=(4 * len(all_curves), 3.5), squeeze=False)
-    for axis, (title, by_rule) in zip(axes[0], all_curves.items(), strict=True):
+    down = len(all_curves) // across
+    figure, axes = pyplot.subplots(down, across, figsize=(4 * across, 3.2 * down), squeeze=False)
+    for axis, (title, by_rule) in zip(axes.ravel(), all_curves.items(), strict=True):
         for name in (*RULES, "oracle"):
             axis.plot(*by_rule[name], label=name, linestyle=":" if name == "oracle" else "-")
         axis.axhline(by_rule["random"][1][0], color="grey", linewidth=0.8, label="random")
@@ -87,7 +102,7 @@ def plot(path: Path, all_curves: dict[str, dict[str, tuple[Floats, Floats]]]) ->
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", type=Path, required=True, help="folder of `harvest studio make`")
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
@@ -97,7 +112,7 @@ def main() -> None:
     parser.add_argument("--within", type=float, default=50.0, help="mm, of the rule probability")
     parser.add_argument("--plot", type=Path, help="picture of the curves")
     args = parser.parse_args()
-    takes, ranks, together, coverages, drawn = takes_of_set(args.set), [], [], [], {}
+    takes, ranks, together, coverages, reliable, drawn = takes_of_set(args.set), [], [], [], [], {}
     for method in args.methods:
         of_method: list[Estimates] = []
         for views in args.views:
@@ -108,13 +123,16 @@ def main() -> None:
             together.append(row(name + ", together", curves(found, method, args.within / 1000, together=True)))
             coverages.append(inside(name, found, method))
         coverages.append(inside(f"{method}, all", of_method, method))
+        reliable.append(reliability(method, of_method, args.within / 1000))
     print(f"{'area, mm':32}" + "".join(f"{column:>13}" for column in COLUMNS) + f" | the same, kept {100 * KEPT:.0f} %")
     print("\n".join([*ranks, *together]))
     levels = " ".join(f"{100 * level:5.0f}" for level in LEVELS)
     print(f"\n{'inside, %':32}{levels}   {levels}: as stated, calibrated")
     print("\n".join(coverages))
+    print(f"\nbelow {args.within:g} mm: said, true, number of errors")
+    print("\n".join(reliable))
     if args.plot:
-        plot(args.plot, drawn)
+        plot(args.plot, drawn, len(args.views))
 
 
 if __name__ == "__main__":
