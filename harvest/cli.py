@@ -59,6 +59,9 @@ WeightsOption = Annotated[Path | None, typer.Option("--weights", help="Other wei
 KeypointsOption = Annotated[Path | None, typer.Option("--keypoints", help="Folder of 2D joints made by another tool.")]
 BoxesOption = Annotated[Path | None, typer.Option("--boxes", help="CSV: frame,view,x_px,y_px,width_px,height_px.")]
 SkeletonOption = Annotated[str | None, typer.Option("--skeleton", help="Built-in skeleton or YAML file.")]
+RuleOption = Annotated[
+    str | None, typer.Option("--rule", help="To select by: determinant (default), probability, heat or spread.")
+]
 KeepOption = Annotated[float | None, typer.Option("--keep", help="Share of each joint's estimates to keep, 0 to 1.")]
 HeightOption = Annotated[float | None, typer.Option("--height", help="Body height in metres, instead of estimating.")]
 ImagesOption = Annotated[bool | None, typer.Option("--images", help="Also write the pictures that labels refer to.")]
@@ -74,7 +77,7 @@ def _prepare(ctx: dict[str, object]):  # type: ignore[no-untyped-def]
     overrides = {
         "detect": {key: ctx[key] for key in ("detector", "weights", "keypoints")},
         "reconstruct": {key: ctx[key] for key in ("method", "backend", "skeleton")} | {"height_m": ctx["height"]},
-        "select": {"keep": ctx["keep"]},
+        "select": {key: ctx[key] for key in ("rule", "keep")},
         "label": {"images": ctx["images"]},
     }
     settings = load_settings(ctx["config"], overrides)  # type: ignore[arg-type]
@@ -97,6 +100,7 @@ def run(  # noqa: PLR0913 - one parameter an option
     keypoints: KeypointsOption = None,
     boxes: BoxesOption = None,
     skeleton: SkeletonOption = None,
+    rule: RuleOption = None,
     keep: KeepOption = None,
     height: HeightOption = None,
     images: ImagesOption = None,
@@ -124,6 +128,7 @@ def plan(  # noqa: PLR0913 - one parameter an option
     keypoints: KeypointsOption = None,
     boxes: BoxesOption = None,
     skeleton: SkeletonOption = None,
+    rule: RuleOption = None,
     keep: KeepOption = None,
     height: HeightOption = None,
     images: ImagesOption = None,

@@ -26,7 +26,9 @@ SplitOption = Annotated[str, typer.Option("--split", help="train, val or test: b
 
 @studio_app.command("make", epilog="Example: harvest studio make --preset bench-4cam --out sets/bench-4cam")
 def studio_make(  # noqa: PLR0913 - one parameter an option
-    preset: Annotated[str, typer.Option("--preset", help="demo, bench-4cam, bench-gap, bench-rigs or train.")] = "demo",
+    preset: Annotated[
+        str, typer.Option("--preset", help="demo, bench-4cam, bench-gap, bench-rigs, calibrate or train.")
+    ] = "demo",
     out: OutOption = Path("studio"),
     takes: Annotated[int | None, typer.Option("--takes", min=1, help="How many; the preset's own number.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Another seed than the preset's own.")] = None,

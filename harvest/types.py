@@ -105,13 +105,20 @@ class Poses3D:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which joints are trusted: keep (T, J) and, for every joint dropped, the reason (T, J), empty where kept."""
+    """Which joints are trusted: keep (T, J) and, for every joint dropped, the reason (T, J), empty where kept.
+
+    probability (T, J): the calibrated one that a joint's error is below the distance of the settings, NaN where it was
+    not found; None where nobody asked.
+    """
 
     keep: NDArray[np.bool_]
     reason: NDArray[np.object_]
+    probability: Floats | None = None
 
     def __post_init__(self) -> None:
-        """Check that every dropped joint has a reason and no kept one has."""
+        """Check that every dropped joint has a reason and no kept one has, and that the shapes agree."""
+        if self.probability is not None:
+            _shape("probability", self.probability, self.keep.shape)
         if self.keep.shape != self.reason.shape or (self.keep == (self.reason != "")).any():
             raise ValueError("every dropped joint needs a reason, and only those")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from harvest.skeleton import BUILT_IN
 from harvest.store.atomic import write_text_atomically
 from harvest.store.fingerprint import fingerprint, folder_fingerprint
 from harvest.store.wheel import sha256_of
+from harvest.uncertainty import load_calibration
 from pipelines.capture import Capture
 from pipelines.compiling import tell_of_compiling
 from pipelines.run_folder import RunFolder
@@ -71,7 +72,9 @@ def _reconstruct(run: Run, out: Path, key: str) -> str:
 
 
 def _select(run: Run, out: Path, key: str) -> str:
-    return run_select(run.settings.select, run.folder.file("reconstruct"), out, key)
+    calibration = load_calibration(run.settings.reconstruct.method)
+    poses, rig = run.folder.file("reconstruct"), run.capture.rig
+    return run_select(run.settings.select, poses, rig, calibration, out, key)
 
 
 def _label(run: Run, out: Path, key: str) -> str:
@@ -94,7 +97,7 @@ STAGES = (
     Stage("locate", 1, (), _locate),
     Stage("detect", 1, ("locate",), _detect),
     Stage("reconstruct", 2, ("locate", "detect"), _reconstruct),
-    Stage("select", 1, ("reconstruct",), _select),
+    Stage("select", 2, ("reconstruct",), _select),
     Stage("label", 1, ("detect", "reconstruct", "select"), _label),
     Stage("report", 1, ("locate", "detect", "reconstruct", "select", "label"), _report),
 )
@@ -118,6 +121,8 @@ def ingredients(run: Run, stage: Stage) -> dict[str, Any]:
         parts["skeleton file"] = folder_fingerprint(Path(skeleton))
     if stage.name == "reconstruct" and (weights := triangulator_file(run.settings.reconstruct)) is not None:
         parts["weights"] = sha256_of(weights)[:16] if weights.is_file() else "none"
+    if stage.name == "select":
+        parts["calibration"] = asdict(load_calibration(run.settings.reconstruct.method))
     return parts | {f"result of {need}": run.keys[need] for need in stage.needs}
 
 

@@ -78,9 +78,17 @@ class ReconstructSettings(StageSettings):
 
 
 class SelectSettings(StageSettings):
-    """Selection. keep: share of each joint's estimates, those of least uncertainty."""
+    """Selection. rule: what estimates are ranked by (harvest/select.py). keep: share of each joint's estimates, those
+    that the rule ranks first. within_mm: the error whose probability is written, and ranked by with rule probability.
+    at_least: of that probability; what has less is dropped as well. pose_groups: frames are grouped by pose into so
+    many, and each group keeps its share; 1 does not ask for poses.
+    """
 
+    rule: Literal["determinant", "probability", "heat", "spread"] = "determinant"
     keep: Annotated[float, Field(gt=0, le=1)] = 0.7
+    within_mm: Annotated[float, Field(gt=0)] = 50.0
+    at_least: Annotated[float, Field(ge=0, le=1)] | None = None
+    pose_groups: Annotated[int, Field(ge=1)] = 1
 
 
 class LabelSettings(StageSettings):

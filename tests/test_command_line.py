@@ -72,7 +72,7 @@ def test_the_columns_are_those_of_the_contract(finished):
     wanted = "frame time_s person joint x_m y_m z_m cov_xx_m2 cov_xy_m2 cov_xz_m2 cov_yy_m2 cov_yz_m2 cov_zz_m2"
     assert {*wanted.split(), "confidence", "n_views", "found"} <= set(columns)
     assert columns["frame"].dtype == np.int64
-    assert set(read_columns(out / FILES["select"])) == {"frame", "person", "joint", "keep", "reason"}
+    assert set(read_columns(out / FILES["select"])) == {"frame", "person", "joint", "keep", "reason", "probability"}
 
 
 def test_a_second_run_reuses_everything_and_says_so(finished, harvest_command, options):

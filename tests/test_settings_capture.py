@@ -74,7 +74,7 @@ def test_stages_without_settings_keep_their_defaults(tmp_path, text):
 
 SETTINGS_MISTAKES = {
     "unknown stage": ("reconstrukt: {voxels: 32}", "unknown setting 'reconstrukt'; known: locate, detect, reconstruct"),
-    "unknown key": ("select: {kep: 0.5}", "unknown setting 'select.kep'; known: keep"),
+    "unknown key": ("select: {kep: 0.5}", "unknown setting 'select.kep'; known: rule, keep"),
     "out of range": ("select: {keep: 1.5}", "setting 'select.keep': .*less than or equal to 1, got 1.5"),
     "not one of a few": ("reconstruct: {method: magic}", "setting 'reconstruct.method': .*'pictorial'.*got 'magic'"),
     "a word for a number": ("locate: {every_s: often}", "setting 'locate.every_s': .*number.*got 'often'"),

@@ -62,6 +62,10 @@ def test_boxes_and_selections_come_back(tmp_path):
     write_selection(tmp_path / "s.parquet", poses, selection, "f")
     assert (read_selection(tmp_path / "s.parquet").keep == keep).all()
     assert (read_selection(tmp_path / "s.parquet").reason == selection.reason).all()
+    assert np.isnan(read_selection(tmp_path / "s.parquet").probability).all()
+    likely = Selection(keep, selection.reason, np.where(poses.found, RNG.random((4, 3)), np.nan))
+    write_selection(tmp_path / "s.parquet", poses, likely, "f")
+    np.testing.assert_array_equal(read_selection(tmp_path / "s.parquet").probability, likely.probability)
 
 
 def test_a_missing_or_broken_table_is_one_clear_line(tmp_path):

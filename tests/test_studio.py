@@ -123,13 +123,16 @@ def test_every_joint_has_a_share_of_flesh():
 
 def test_the_standard_sets_are_what_they_were():
     table = {name: len(takes_of(name)) for name in PRESETS}
-    assert table == {"demo": 1, "bench-4cam": 8, "bench-gap": 6, "bench-rigs": 10, "train": 200}
+    assert table == {"demo": 1, "bench-4cam": 8, "bench-gap": 6, "bench-rigs": 10, "calibrate": 50, "train": 200}
     bench = takes_of("bench-4cam")
     assert {take.split for take in bench} == {"test"} and {take.views for take in bench} == {4}
     assert [take.subject for take in bench] == [0, 0, 1, 1, 2, 2, 3, 3]
     assert len({(take.subject, take.take) for take in takes_of("train")}) == 200
     assert {take.views for take in takes_of("train")} == set(range(2, 9))
     assert takes_of("demo", takes=3, seed=9)[2].seed == 9
+    rigs = {(take.kind, take.views) for take in takes_of("calibrate")}
+    assert rigs == {(kind, views) for kind in KINDS for views in range(2, 7)}
+    assert {take.split for take in takes_of("calibrate")} == {"val"}
 
 
 def test_effects_change_what_they_say_and_repeat_themselves():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import chi2
+
+from harvest.uncertainty import AS_STATED, Calibration, scale_matrix, squared_radius
 
 Floats = NDArray[np.float64]
 LEVELS = (0.5, 0.68, 0.9, 0.95)
@@ -22,11 +24,25 @@ def squared_mahalanobis(offset: ArrayLike, cov: ArrayLike) -> Floats:
     return out
 
 
-def coverage(squared: ArrayLike, dimensions: int = 3, levels: Sequence[float] = LEVELS) -> Floats:
+def coverage(
+    squared: ArrayLike, dimensions: int = 3, levels: Sequence[float] = LEVELS, freedom: float = math.inf
+) -> Floats:
     """(L,) shares of squared Mahalanobis distances inside the ellipsoids that should hold shares `levels` of them.
 
-    Normal errors with these covariances give the levels themselves; more says that ellipsoids are too wide.
+    Normal errors with these covariances give the levels themselves (t-distributed ones with `freedom` degrees of
+    freedom, if the distances are by their scale matrices); more says that ellipsoids are too wide.
     """
     values = np.asarray(squared, np.float64)
     values = values[np.isfinite(values)]
-    return np.array([(values <= chi2.ppf(level, dimensions)).mean() if values.size else np.nan for level in levels])
+    radii = squared_radius(levels, freedom, dimensions)
+    return np.array([(values <= radius).mean() if values.size else np.nan for radius in radii])
+
+
+def calibrated_coverage(
+    offset: ArrayLike, cov: ArrayLike, calibration: Calibration = AS_STATED, levels: Sequence[float] = LEVELS
+) -> Floats:
+    """(L,) shares of errors (..., 3), metres, inside the calibrated ellipsoids of their covariances (..., 3, 3) that
+    should hold shares `levels`; NaN does not count.
+    """
+    squared = squared_mahalanobis(offset, scale_matrix(cov, calibration))
+    return coverage(squared, 3, levels, calibration.freedom)

@@ -114,14 +114,16 @@ def read_poses(path: Path) -> Poses3D:
 
 
 def write_selection(path: Path, poses: Poses3D, selection: Selection, fingerprint: str) -> None:
-    """One row a frame, person and joint: keep, and the reason where it is not kept."""
+    """One row a frame, person and joint: keep, the reason where it is not kept, and the probability, NaN if unknown."""
     t, j = selection.keep.shape
+    probability = np.full((t, j), np.nan) if selection.probability is None else selection.probability
     columns = {
         "frame": np.repeat(poses.frames, j),
         "person": np.full(t * j, PERSON, np.int32),
         "joint": np.tile(np.array(poses.joints), t),
         "keep": selection.keep.ravel(),
         "reason": selection.reason.ravel().astype(str),
+        "probability": probability.ravel(),
     }
     write_table(path, columns, fingerprint)
 
@@ -130,4 +132,5 @@ def read_selection(path: Path) -> Selection:
     """The selection of a table that `write_selection` made."""
     c = read_columns(path)
     j = len(dict.fromkeys(c["joint"].tolist()))
-    return Selection(c["keep"].reshape(-1, j), c["reason"].astype(object).reshape(-1, j))
+    probability = c["probability"].reshape(-1, j) if "probability" in c else None
+    return Selection(c["keep"].reshape(-1, j), c["reason"].astype(object).reshape(-1, j), probability)

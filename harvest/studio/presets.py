@@ -60,6 +60,25 @@ def bench_rigs(takes: int, seed: int) -> list[TakeSettings]:
     ]
 
 
+def calibrate(takes: int, seed: int) -> list[TakeSettings]:
+    """People of the validation split, whom no detector was trained on and no benchmark shows, before every kind of rig
+    with each of two to six cameras, a few moments of each, some with obstacles: what uncertainties are calibrated on.
+    """
+    first = TakeSettings(seed=seed, split="val", frames=10, fps=3.0, size_px=(800, 800))
+    kinds = list(KINDS)
+    return [
+        replace(
+            first,
+            subject=take,
+            take=take,
+            views=2 + (take + take // len(kinds)) % 5,
+            kind=kinds[take % len(kinds)],
+            objects=2 if take % 3 == 1 else 0,
+        )
+        for take in range(takes)
+    ]
+
+
 def train(takes: int, seed: int) -> list[TakeSettings]:
     """Short takes before rigs of every kind with two to eight cameras, to train what looks at several views at once."""
     settings = []
@@ -88,6 +107,7 @@ PRESETS: dict[str, tuple[Callable[[int, int], list[TakeSettings]], int, int]] = 
     "bench-4cam": (bench_4cam, 8, 20),
     "bench-gap": (bench_gap, 6, 21),
     "bench-rigs": (bench_rigs, 10, 23),
+    "calibrate": (calibrate, 50, 24),
     "train": (train, 200, 22),
 }
 
