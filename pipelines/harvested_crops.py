@@ -96,7 +96,8 @@ def harvested(run: Path, videos: Path, teacher: str = TEACHERS[0], part: slice =
     Raises:
         UserError: no finished run, videos that are not those of the run, or no such teacher.
     """
-    evidence = evidence_of(load_rig(run / "rig.yaml"), finished_run(run).inputs())
+    folder = finished_run(run)
+    evidence = evidence_of(load_rig(run / "rig.yaml"), folder.inputs())
     yield from samples_of(run, videos, labels_by(teacher, evidence, {}), part)
 
 
