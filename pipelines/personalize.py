@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import math
 import os
 import shutil
@@ -17,12 +16,14 @@ from numpy.typing import NDArray
 
 from calib.rig import load_rig
 from harvest.detect2d.hourglass import StackedHourglass
+from harvest.detect2d.hourglass_detector import HourglassDetector
 from harvest.detect2d.hourglass_files import load_hourglass
 from harvest.detect2d.weights import DETECTOR, shipped
 from harvest.errors import UserError
 from harvest.labels import TEACHERS
 from harvest.learn.detector import WEIGHTS, Folders
-from harvest.learn.personal import PersonalSettings, PersonalTraining, crop_scores, losses_of, peaks_of
+from harvest.learn.joints_task import peaks_in_crops
+from harvest.learn.personal import PersonalSettings, PersonalTraining, losses_of
 from harvest.learn.samples import Place, find_samples, read_files, read_sample
 from harvest.learn.training import CURVE
 from harvest.reconstruct.methods import for_skeleton
@@ -40,7 +41,6 @@ from pipelines.run_folder import RunFolder
 from pipelines.settings import Settings
 from pipelines.stages.reconstruct import skeleton_for
 
-_log = logging.getLogger(__name__)
 ORDER, SUMMARY, PAGE = "order.json", "summary.json", "report.html"
 LOOKED_AT, SHOWN = 64, 6  # held-out pictures
 LEAST_GAIN = 0.02  # of the error on unseen views, for another round
@@ -79,8 +79,8 @@ class Round:
 
     @property
     def gain(self) -> float:
-        """Share of the error that is gone; NaN where it is not known."""
-        return 1 - self.after / self.before
+        """Share of the error that is gone; NaN where it is not known, or there was none."""
+        return 1 - self.after / self.before if self.before > 0 else math.nan
 
 
 def personalize(order: Order, settings: PersonalSettings, epochs: int = 4, most_seconds: float = math.inf) -> list[str]:
@@ -262,7 +262,7 @@ def _pictures(folder: Path, weights: tuple[Path, Path], joints: Sequence[str]) -
 def _peaks(network: StackedHourglass, pictures: NDArray[np.uint8], joints: Sequence[str]) -> NDArray[np.float64]:
     """(B, J, 2) pixels of some joints in crops, NaN for those that the network does not know."""
     found = np.full((len(pictures), len(joints), 2), np.nan)
-    peaks = peaks_of(network, crop_scores(network, pictures))
+    peaks = peaks_in_crops(HourglassDetector(network, ""), pictures)
     for index, joint in enumerate(joints):
         if joint in network.joints:
             found[:, index] = peaks[:, network.joints.index(joint)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +19,14 @@ from harvest.errors import UserError
 from harvest.monocular.files import load_monocular
 from harvest.monocular.lift import lift, rays_of
 from harvest.monocular.networks import CROP_PX, predict_crops
-from harvest.report.overlays import evenly_spread
 from harvest.report.single import Shown, draw_poses
 from harvest.store.fingerprint import fingerprint
 from harvest.store.tables import PERSON, write_table
 from harvest.store.wheel import sha256_of
 from harvest.video import probe, read_frames
 from pipelines.harvested_crops import crop_of_person
-from pipelines.stages.reconstruct import skeleton_for
 
-_log = logging.getLogger(__name__)
+Floats = NDArray[np.float64]
 Picture = NDArray[np.uint8]
 TABLE, SHEET = "poses.parquet", "poses.png"
 USUAL_FOCAL = 1.2  # of the picture's longer side, where no camera is given: 45 degrees across
@@ -60,9 +57,10 @@ def predict(question: Question, out: Path) -> str:
     network, limbs = load_monocular(question.weights)
     finder, joints = make_finder("hourglass", None, None), network.shape.joints
     frames: list[int] = []
-    rows: list[tuple[Picture, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]] = []
+    poses: list[tuple[Floats, Floats]] = []
+    shown: dict[int, Shown] = {}  # the first pose of each of SHOWN stretches
     camera: Camera | None = None
-    for frame, image in _pictures(question):
+    for stretch, frame, image in _pictures(question):
         camera = camera or camera_of(question, (image.shape[1], image.shape[0]))
         affine = crop_of_person(finder(image))
         if affine is None:
@@ -71,11 +69,12 @@ def predict(question: Question, out: Path) -> str:
         told = predict_crops(network, crop[None], fast_bf16())[0]
         xyz = lift(rays_of(told[:, :2], camera, to_image), told[:, 2], limbs)
         frames.append(frame)
-        rows.append((crop, told[:, :2], told[:, :2] @ to_image[:, :2].T + to_image[:, 2], xyz))
+        poses.append((told[:, :2] @ to_image[:, :2].T + to_image[:, 2], xyz))
+        shown.setdefault(stretch, Shown(f"{question.source.name}, frame {frame}", crop, told[:, :2], xyz))
     if not frames:
         raise UserError(f"nobody was found in {question.source}; give a picture that shows a person whole")
     out.mkdir(parents=True, exist_ok=True)
-    uv, xyz = np.array([row[2] for row in rows]), np.array([row[3] for row in rows])
+    uv, xyz = (np.array(part) for part in zip(*poses, strict=True))
     columns = {
         "frame": np.repeat(frames, len(joints)),
         "person": np.full(uv[..., 0].size, PERSON, np.int32),
@@ -84,29 +83,23 @@ def predict(question: Question, out: Path) -> str:
         **{f"{axis}_cam_m": xyz[..., i].ravel() for i, axis in enumerate("xyz")},
     }
     write_table(out / TABLE, columns, fingerprint("predict", sha256_of(question.weights), str(question.source)))
-    skeleton = skeleton_for(joints, None)
-    order = [joints.index(joint) for joint in skeleton.joints if joint in joints]
-    if len(order) == len(skeleton.joints):
-        some = [rows[i] for i in evenly_spread(len(rows), SHOWN)]
-        names = [f"{question.source.name}, frame {frames[i]}" for i in evenly_spread(len(rows), SHOWN)]
-        shown = [Shown(name, row[0], row[1][order], row[3][order]) for name, row in zip(names, some, strict=True)]
-        draw_poses(shown, skeleton.joints, skeleton.parents.tolist(), out / SHEET)
+    draw_poses(list(shown.values()), joints, limbs.ends, out / SHEET)
     return f"{len(frames)} poses in {out / TABLE}; look at {out / SHEET}"
 
 
-def _pictures(question: Question) -> Iterator[tuple[int, Picture]]:
-    """Frame number and RGB picture of everything to look at."""
+def _pictures(question: Question) -> Iterator[tuple[int, int, Picture]]:
+    """Stretch (0 to SHOWN - 1), frame number and RGB picture of everything to look at."""
     path = question.source
     if not path.is_file():
         raise UserError(f"there is no {path}; give a picture as --image or a video as --video")
     found = cv2.imread(str(path), cv2.IMREAD_COLOR) if cv2.haveImageReader(str(path)) else None
     if found is not None:
-        yield 0, np.ascontiguousarray(found[..., ::-1], np.uint8)
+        yield 0, 0, np.ascontiguousarray(found[..., ::-1], np.uint8)
         return
     chosen = range(0, probe(path).n_frames, question.every)
     for frame, image in tqdm(read_frames(path, chosen), total=len(chosen), desc="predict", unit="frame"):
         if image is not None:
-            yield frame, image
+            yield frame // question.every * SHOWN // len(chosen), frame, image
 
 
 def camera_of(question: Question, size_px: tuple[int, int]) -> Camera:

@@ -23,6 +23,16 @@ def harvest(*arguments):
     app([str(argument) for argument in arguments], standalone_mode=False)
 
 
+def keypoint_run(folder, name="out", *more, noise_px=0.5, views=3, frames=6):
+    """Make a small synthetic capture in a folder, and run on its keypoints, which but for noise are exact."""
+    from harvest.studio.figure import Wrong, write_capture
+
+    write_capture(folder, views=views, frames=frames, wrong=Wrong(noise_px=noise_px, outliers=0.0, flips=0.0))
+    options = ["--rig", folder / "rig.yaml", "--videos", folder / "videos", "--detector", "keypoints"]
+    torch.set_num_threads(1)
+    harvest("run", *options, "--keypoints", folder / "keypoints", *more, "--out", folder / name)
+
+
 @pytest.fixture(scope="session")
 def harvest_command():
     """Runs `harvest ARGS` in a process of its own and gives its exit code and what it printed."""

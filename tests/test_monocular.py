@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import harvest
+from conftest import harvest, keypoint_run
 from map_scenes import rig_of
 
 from calib.camera import Camera
@@ -20,7 +20,7 @@ from harvest.monocular.files import load_monocular, save_monocular
 from harvest.monocular.lift import Limbs, lift, mean_limbs, rays_of
 from harvest.monocular.networks import MODELS, MonocularNetwork, Shape, predict_crops
 from harvest.skeleton import load_skeleton
-from harvest.studio.figure import Wrong, moving_figure, write_capture
+from harvest.studio.figure import moving_figure
 from pipelines.harvested_crops import crops_of_run
 from pipelines.predict import Question, camera_of
 
@@ -36,10 +36,7 @@ WHOLE = np.eye(3)[:2]
 def crops(tmp_path_factory):
     """Crops of a finished run on keypoints of a synthetic capture: to learn from, and to measure on."""
     folder = tmp_path_factory.mktemp("run")
-    write_capture(folder, views=3, frames=8, wrong=Wrong(noise_px=0.5, outliers=0.0, flips=0.0))
-    options = ["--rig", folder / "rig.yaml", "--videos", folder / "videos", "--detector", "keypoints"]
-    torch.set_num_threads(1)
-    harvest("run", *options, "--keypoints", folder / "keypoints", "--keep", "1", "--out", folder / "out")
+    keypoint_run(folder, "out", "--keep", "1", frames=8)
     for name, part in (("learn", slice(0, 6)), ("measure", slice(6, 8))):
         crops_of_run(folder / "out", folder / "videos", folder / name, part=part)
     return Folders(folder / "learn", folder / "measure")
@@ -183,6 +180,8 @@ def test_what_cannot_be_trained_is_refused(crops, tmp_path):
         MonocularTraining(crops, tmp_path, MonocularSettings(**SMALL | {"recipe": "magic"}))
     with pytest.raises(UserError, match="choose volumetric or regression"):
         MonocularTraining(crops, tmp_path, MonocularSettings(**SMALL | {"model": "magic"}))
+    with pytest.raises(UserError, match="skeleton 'coco17' has no pelvis"):
+        MonocularTraining(crops, tmp_path, MonocularSettings(**SMALL | {"skeleton": "coco17"}))
     with pytest.raises(UserError, match=r"give a \.safetensors that `harvest train monocular` made"):
         load_monocular(tmp_path / "none.safetensors")
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import harvest
+from conftest import harvest, keypoint_run
 from map_scenes import maps_round, rig_of
 
 from harvest.detect2d.hourglass_files import build_hourglass, load_hourglass, save_hourglass
@@ -21,7 +21,7 @@ from harvest.learn.training import CHECKPOINT, CURVE
 from harvest.reconstruct.unseen import unseen_view_errors
 from harvest.select import select_by_determinant
 from harvest.store.tables import read_poses
-from harvest.studio.figure import Wrong, moving_figure, ring_rig, write_capture
+from harvest.studio.figure import moving_figure, ring_rig
 from harvest.types import Poses3D
 from pipelines.harvested_crops import crops_of_run
 from pipelines.run_folder import RunFolder
@@ -34,10 +34,7 @@ FRAMES, VIEWS = 8, 3
 def done(tmp_path_factory):
     """A finished run on keypoints of a small synthetic capture; the capture's folder, in which it is `out`."""
     folder = tmp_path_factory.mktemp("run")
-    write_capture(folder, views=VIEWS, frames=FRAMES, wrong=Wrong(noise_px=1.0, outliers=0.0, flips=0.0))
-    options = ["--rig", folder / "rig.yaml", "--videos", folder / "videos", "--detector", "keypoints"]
-    torch.set_num_threads(1)
-    harvest("run", *options, "--keypoints", folder / "keypoints", "--keep", "0.75", "--out", folder / "out")
+    keypoint_run(folder, "out", "--keep", "0.75", noise_px=1.0, views=VIEWS, frames=FRAMES)
     return folder
 
 

@@ -7,15 +7,13 @@ import tarfile
 
 import numpy as np
 import pytest
-import torch
-from conftest import harvest
+from conftest import harvest, keypoint_run
 
 from calib.rig import load_rig
 from harvest.errors import UserError
 from harvest.learn.samples import find_samples, read_pose
 from harvest.skeleton import load_skeleton
 from harvest.store.tables import read_poses, read_selection
-from harvest.studio.figure import Wrong, write_capture
 
 JOINTS = load_skeleton("h36m17").joints
 
@@ -24,10 +22,7 @@ JOINTS = load_skeleton("h36m17").joints
 def made(tmp_path_factory):
     """Two runs of one synthetic capture, and a set made of them, of two subjects."""
     folder = tmp_path_factory.mktemp("set")
-    write_capture(folder, views=3, frames=6, wrong=Wrong(noise_px=0.5, outliers=0.0, flips=0.0))
-    options = ["--rig", folder / "rig.yaml", "--videos", folder / "videos", "--detector", "keypoints"]
-    torch.set_num_threads(1)
-    harvest("run", *options, "--keypoints", folder / "keypoints", "--out", folder / "walk.1")
+    keypoint_run(folder, "walk.1")
     shutil.copytree(folder / "walk.1", folder / "walk2")
     command = []
     for run, subject in (("walk.1", "anna"), ("walk2", "ben")):

@@ -26,7 +26,6 @@ WIDTHS = tuple(width for width in (32, 16, 8, 4) if width <= 2 * LANES)  # of a 
 ROWS = 6  # of a product at most: 12 sums of a register each, which 16 registers hold and which hide their latency
 
 _PLACE, _PLACE_3 = types.intp, types.UniTuple(types.intp, 3)
-NEAR = 3
 _AHEAD = 4  # voxels of a line that are fetched early
 
 
@@ -89,12 +88,12 @@ class Code:
         self.store(ir.Constant(_vector(numbers), [0.0] * numbers), room)
         return room
 
-    def prefetch(self, pointer: Any, near: int = 3) -> None:
+    def prefetch(self, pointer: Any) -> None:
         """Have the line of the cache at a pointer, which may be anywhere, brought near."""
         number, byte = ir.IntType(32), ir.IntType(8).as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         called = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0i8")
-        to_read, to_be_kept, data = number(0), number(near), number(1)
+        to_read, to_be_kept, data = number(0), number(3), number(1)
         self.builder.call(called, [self.builder.bitcast(pointer, byte), to_read, to_be_kept, data])
 
     def splat(self, number: Any, width: int) -> Any:
@@ -273,7 +272,7 @@ def fetch(typing_context, array, place, step, count, numbers):  # type: ignore[n
         _, place, step, count, numbers = arguments
         first = code.moved(*code.data(0), place)
         with code.loop(count) as row, code.loop(numbers, step=LINE) as number:
-            code.prefetch(code.moved(first, code.times(row, step), number), NEAR)
+            code.prefetch(code.moved(first, code.times(row, step), number))
         return context.get_dummy_value()
 
     return types.void(array, _PLACE, _PLACE, _PLACE, _PLACE), emit

@@ -12,7 +12,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -52,6 +54,12 @@ def hourglass_level(x: Tensor, skip: _Step, before: _Step, inner: _Step, after: 
     """One scale of an hourglass: the branch at full size plus the branch at half size, brought back (section 3.1)."""
     low = after(inner(before(functional.max_pool2d(x, 2))))
     return skip(x) + functional.interpolate(low, scale_factor=2, mode="nearest")
+
+
+def images_of(crops: NDArray[np.uint8], mean_rgb: tuple[float, ...]) -> Tensor:
+    """(B, 3, S, S) float32, channels last in memory, of crops (B, S, S, 3) RGB: 0 to 1, less a mean."""
+    rgb = torch.from_numpy(np.array(crops, order="C"))  # the copy makes read-only and mirrored views acceptable
+    return (rgb / 255 - torch.tensor(mean_rgb)).permute(0, 3, 1, 2)
 
 
 class StackedHourglass(nn.Module):

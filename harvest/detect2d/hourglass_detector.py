@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harvest.detect2d.detectors import Engine
-from harvest.detect2d.hourglass import StackedHourglass
+from harvest.detect2d.hourglass import StackedHourglass, images_of
 from harvest.detect2d.hourglass_files import PathLike, load_hourglass
 from harvest.detect2d.openvino_engine import compile_network
 from harvest.errors import UserError
@@ -36,6 +36,7 @@ class HourglassDetector:
 
     input_px = 256
     heatmap_px = 64
+    crop_from_heatmap = np.array([[4, 0, 1.5], [0, 4, 1.5]], np.float64)
 
     def __init__(
         self,
@@ -60,7 +61,6 @@ class HourglassDetector:
         self.network = network.eval().to(memory_format=self._memory)  # type: ignore[call-overload]
         self.joints, self.fingerprint, self.bf16 = network.joints, fingerprint, bf16
         self.sharpness = network.sharpness
-        self.crop_from_heatmap = np.array([[4, 0, 1.5], [0, 4, 1.5]], np.float64)
         self._mirrored = _mirrored_joints(network.joints) if flip_test else None
         self._compiled = compile_network(network, self.input_px, bf16) if engine == "openvino" else None
 
@@ -85,10 +85,8 @@ class HourglassDetector:
         """
         if crops.dtype != np.uint8 or crops.shape[1:] != (self.input_px, self.input_px, 3):
             raise ValueError(f"crops are {crops.dtype} {crops.shape}; need uint8 (B, 256, 256, 3)")
-        # The copy makes read-only and mirrored views acceptable to torch.
-        rgb = torch.from_numpy(np.array(crops, order="C")).to(next(self.network.parameters()).device)
         with torch.inference_mode():
-            images = (rgb / 255 - rgb.new_tensor(self.network.mean_rgb, dtype=torch.float32)).permute(0, 3, 1, 2)
+            images = images_of(crops, self.network.mean_rgb).to(next(self.network.parameters()).device)
             scores = self._last_stack(images)
             if self._mirrored is not None:
                 # Mirrored, cell x of 64 becomes cell 63 - x exactly, so that flipping back needs no shift.

@@ -67,6 +67,12 @@ def pckh(detector: Detector, places: list[Place]) -> NDArray[np.float64]:
 
 def peaks_in_crops(detector: Detector, crops: NDArray[np.uint8]) -> NDArray[np.float64]:
     """(B, J, 2) pixels of crops (B, S, S, 3) where each joint's map is highest."""
-    affine = np.tile(detector.crop_from_heatmap, (len(crops), 1, 1, 1))
-    maps = Heatmaps(np.arange(len(crops)), ("crop",), detector.joints, detector(crops)[:, None], affine)
-    return peak_points(maps)[0][:, 0]
+    return peaks_in_maps(detector(crops), detector.joints, detector.crop_from_heatmap)
+
+
+def peaks_in_maps(
+    maps: NDArray[np.float32], joints: tuple[str, ...], crop_from_heatmap: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(B, J, 2) pixels of crops where each of maps (B, J, h, w) is highest."""
+    affine = np.tile(crop_from_heatmap, (len(maps), 1, 1, 1))
+    return peak_points(Heatmaps(np.arange(len(maps)), ("crop",), joints, maps[:, None], affine))[0][:, 0]

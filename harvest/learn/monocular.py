@@ -129,6 +129,8 @@ class MonocularTraining(PictureTraining[MonocularNetwork]):
             shape = Shape(settings.model, skeleton.joints, settings.width)
         except ValueError as error:
             raise UserError(f"{error}; choose volumetric or regression, and an even width") from None
+        if ROOT not in skeleton.joints:
+            raise UserError(f"skeleton '{settings.skeleton}' has no {ROOT}, from which depths are told; choose another")
         torch.manual_seed(settings.seed)
         network = MonocularNetwork(shape)
         features, _ = read_weights(shipped(DETECTOR))

@@ -14,18 +14,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from harvest.detect2d.hourglass import StackedHourglass
+from harvest.detect2d.hourglass import StackedHourglass, images_of
+from harvest.detect2d.hourglass_detector import HourglassDetector
 from harvest.detect2d.hourglass_files import load_hourglass, save_hourglass
 from harvest.detect2d.own_hourglass import HarvestHourglass
 from harvest.learn.adapt import adapt, merged
 from harvest.learn.detector import WEIGHTS, Folders, PictureSettings, PictureTraining
+from harvest.learn.joints_task import peaks_in_maps
 from harvest.learn.map_loss import map_loss, squared_loss
 from harvest.learn.peers import Peers
 from harvest.learn.samples import CROP_PX, Place, augment, read_sample
 from harvest.learn.training import CURVE, DIGITS
-from harvest.reconstruct.peaks import peak_points
 from harvest.skeleton import mirror_name
-from harvest.types import Heatmaps
 
 NEAR = (0.025, 0.05)  # of the crop's side
 MEASURE_BATCH = 16
@@ -88,12 +88,13 @@ class SubjectTask:
         for first in range(0, len(places), MEASURE_BATCH):
             loaded = [read_sample(place, self.maps) for place in places[first : first + MEASURE_BATCH]]
             uv = np.stack([joints for _, joints, _ in loaded])
-            scores = crop_scores(network, np.stack([picture for picture, _, _ in loaded]), bf16)
+            scores = _scores(network, np.stack([picture for picture, _, _ in loaded]), bf16)
             if not scores.isfinite().all():
                 return math.inf, *(0.0 for _ in NEAR)
             told = int(np.isfinite(uv).all(axis=2).sum())
             losses.append((float(self.loss(scores, torch.from_numpy(uv.astype(np.float32)))), told))
-            errors.append(np.linalg.norm(peaks_of(network, scores) - uv, axis=2))
+            peaks = peaks_in_maps(network.maps(scores).numpy(), network.joints, HourglassDetector.crop_from_heatmap)
+            errors.append(np.linalg.norm(peaks - uv, axis=2))
         error = np.concatenate(errors)
         error = error[np.isfinite(error)]
         total = sum(count for _, count in losses)
@@ -102,20 +103,10 @@ class SubjectTask:
 
 
 @torch.inference_mode()
-def crop_scores(network: StackedHourglass, crops: NDArray[np.uint8], bf16: bool = False) -> Tensor:
+def _scores(network: StackedHourglass, crops: NDArray[np.uint8], bf16: bool) -> Tensor:
     """(B, J, cells, cells) the finest scores of crops (B, 256, 256, 3)."""
-    x = torch.from_numpy(crops).permute(0, 3, 1, 2) / 255 - torch.tensor(network.mean_rgb)[:, None, None]
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        return network(x.contiguous(memory_format=torch.channels_last))[:, -1].float()
-
-
-def peaks_of(network: StackedHourglass, scores: Tensor) -> NDArray[np.float64]:
-    """(B, J, 2) pixels of the crop where scores (B, J, cells, cells) are highest."""
-    maps = network.maps(scores).numpy()
-    stride = CROP_PX / maps.shape[-1]
-    affine = np.array([[stride, 0, (stride - 1) / 2], [0, stride, (stride - 1) / 2]])
-    blocks = np.tile(affine, (len(maps), 1, 1, 1))
-    return peak_points(Heatmaps(np.arange(len(maps)), ("crop",), network.joints, maps[:, None], blocks))[0][:, 0]
+        return network(images_of(crops, network.mean_rgb))[:, -1].float()
 
 
 class PersonalTraining(PictureTraining[StackedHourglass]):

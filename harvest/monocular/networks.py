@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from harvest.detect2d.features import FEATURE_CHANNELS, MEAN, PeopleFeatures
-from harvest.detect2d.hourglass import BearpawLevels, bearpaw_residuals
+from harvest.detect2d.hourglass import BearpawLevels, bearpaw_residuals, images_of
 from harvest.detect2d.own_hourglass import POOLINGS, coarse_features
 
 MODELS = ("volumetric", "regression")
@@ -107,6 +107,5 @@ class MonocularNetwork(nn.Module):
 @torch.inference_mode()
 def predict_crops(network: MonocularNetwork, crops: NDArray[np.uint8], bf16: bool = False) -> NDArray[np.float64]:
     """(B, J, 3) what a network says of crops (B, 256, 256, 3)."""
-    x = torch.from_numpy(crops).permute(0, 3, 1, 2) / 255 - torch.tensor(network.mean_rgb)[:, None, None]
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        return network(x.contiguous(memory_format=torch.channels_last)).double().numpy()
+        return network(images_of(crops, network.mean_rgb)).double().numpy()

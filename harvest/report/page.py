@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import yaml
 from numpy.typing import NDArray
 
 from harvest.report.content import ReportContent
+from harvest.report.frame import html_table, resource, write_page
 from harvest.report.measures import (
     UNKNOWN,
     Measures,
@@ -29,7 +28,6 @@ from harvest.report.measures import (
 from harvest.report.overlays import contact_sheet
 from harvest.report.plots import all_plots
 from harvest.report.viewer import as_script, embedded_frames, viewer_data
-from harvest.store.atomic import write_atomically
 
 
 def write_report(
@@ -45,22 +43,7 @@ def write_report(
             camera's full size, or None; views and frames it leaves out are shown as "no picture".
         frames_shown: rows of the contact sheet, spread evenly over the frames.
     """
-    page = fill(resource("template.html"), _parts(content, pictures, frames_shown))
-
-    def write(partial: Path) -> None:
-        partial.write_text(page, encoding="utf-8")
-
-    write_atomically(path, write)
-
-
-def resource(name: str) -> str:
-    """A text that comes with this package."""
-    return (resources.files("harvest.report") / name).read_text(encoding="utf-8")
-
-
-def fill(template: str, parts: dict[str, str]) -> str:
-    """The template with each {{name}} replaced once; what is put in is not searched again."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
+    write_page(path, "run.html", _parts(content, pictures, frames_shown))
 
 
 def _parts(
@@ -71,7 +54,6 @@ def _parts(
     measures = measure(content)
     return {
         "title": escape(content.title),
-        "style": resource("style.css"),
         "script": resource("viewer.js"),
         "warnings": _warnings(content),
         "figures": _figures(content, measures),
@@ -118,17 +100,6 @@ def _viewer_note(n: int) -> str:
     if shown == n:
         return ""
     return f"1 in {-(-n // shown)} frames is embedded here, {shown} of {n}."
-
-
-def html_table(head: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]]) -> str:
-    """A table of at least one row; each cell is (class, text), the first of a row is its heading."""
-    kinds = [kind for kind, _ in rows[0]]
-    top = "".join(f'<th scope="col" class="{kind}">{escape(text)}</th>' for kind, text in zip(kinds, head, strict=True))
-    body = ""
-    for (_, name), *cells in rows:
-        inside = "".join(f'<td class="{kind}">{escape(text)}</td>' for kind, text in cells)
-        body += f'<tr><th scope="row">{escape(name)}</th>{inside}</tr>'
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _views(content: ReportContent, measures: Measures) -> str:

@@ -12,10 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from harvest.report.frame import html_table, write_page
 from harvest.report.overlays import JPEG_QUALITY, side_of
-from harvest.report.page import fill, html_table, resource
 from harvest.skeleton import Skeleton
-from harvest.store.atomic import write_text_atomically
 
 Floats = NDArray[np.floating]
 
@@ -54,13 +53,12 @@ def write_personal_page(path: Path, page: PersonalPage) -> None:
     """Write one HTML file that needs no network."""
     parts = {
         "title": escape(page.title),
-        "style": resource("style.css"),
         "lines": "".join(f"<p>{escape(line)}</p>" for line in page.lines),
         "sheet": f'<div class="sheet" style="--views:4">{"".join(_tiles(page))}</div>',
         "joints": _joints(page),
         "curves": "".join(_curve(curve) for curve in page.curves if curve.is_file()),
     }
-    write_text_atomically(path, fill(resource("personal.html"), parts))
+    write_page(path, "personal.html", parts)
 
 
 def _tiles(page: PersonalPage) -> list[str]:

@@ -27,8 +27,12 @@ class Shown:
     xyz_m: Floats
 
 
-def draw_poses(rows: Sequence[Shown], joints: Sequence[str], parents: Sequence[int], out: Path) -> None:
-    """Write a PNG with a row for each: the crop, the pose as the camera sees it, and from a side."""
+def draw_poses(rows: Sequence[Shown], joints: Sequence[str], limbs: NDArray[np.int64], out: Path) -> None:
+    """Write a PNG with a row for each: the crop, the pose as the camera sees it, and from a side.
+
+    Args:
+        joints: their names, of which those on the left begin with l_. limbs: (L, 2) places of the ends of lines.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3 * len(rows)), layout="constrained")
@@ -37,18 +41,17 @@ def draw_poses(rows: Sequence[Shown], joints: Sequence[str], parents: Sequence[i
         flat.imshow(row.picture)
         flat.set_title(row.title, fontsize=9)
         flat.axis("off")
-        _limbs(flat, row.uv_px, joints, parents)
+        _limbs(flat, row.uv_px, joints, limbs)
         middle = np.nanmean(row.xyz_m, axis=0)
         away = row.xyz_m - middle
         for axis, across, name in ((front, away[:, 0], "from the camera, m"), (side, away[:, 2], "from a side, m")):
-            _limbs(axis, np.column_stack([across, -away[:, 1]]), joints, parents)
+            _limbs(axis, np.column_stack([across, -away[:, 1]]), joints, limbs)
             axis.set(xlim=(-REACH_M, REACH_M), ylim=(-REACH_M, REACH_M), aspect="equal")
             axis.set_title(name, fontsize=9)
             axis.grid(alpha=0.3)
     figure.savefig(out, dpi=110)
 
 
-def _limbs(axis: Any, points: Floats, joints: Sequence[str], parents: Sequence[int]) -> None:
-    for joint, parent in enumerate(parents):
-        if parent >= 0:
-            axis.plot(*points[[joint, parent]].T, color=COLOURS[side_of(joints[joint])], linewidth=2)
+def _limbs(axis: Any, points: Floats, joints: Sequence[str], limbs: NDArray[np.int64]) -> None:
+    for joint, parent in limbs:
+        axis.plot(*points[[joint, parent]].T, color=COLOURS[side_of(joints[joint])], linewidth=2)

@@ -1,4 +1,4 @@
-"""Networks made ready to be asked: what only learning needs is multiplied into their weights."""
+"""Networks made ready to be asked: what only learning needs is multiplied into their weights, volumes tiled."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ Network = TypeVar("Network", bound=nn.Module)
 def folded(network: Network) -> Network:
     """A copy in eval mode that gives the same numbers, but for rounding, with fewer passes over them.
 
-    A batch norm that follows a convolution in a sequence becomes part of its weights, and volumes lie in memory with
-    the channels of a voxel side by side, as convolutions on a processor like them best. It learns no more.
+    A batch norm that follows a convolution in a sequence becomes part of its weights. Volumes lie in memory with the
+    channels of a voxel side by side, as convolutions on a processor like them best, and these are tiled
+    (`harvest.triangulate3d.tiled`). It learns no more.
     """
     out = copy.deepcopy(network).eval()
     for sequence in [part for part in out.modules() if isinstance(part, nn.Sequential)]:
