@@ -23,7 +23,7 @@ from harvest.errors import UserError
 from harvest.labels import TEACHERS
 from harvest.learn.detector import WEIGHTS, Folders
 from harvest.learn.joints_task import peaks_in_crops
-from harvest.learn.personal import PersonalSettings, PersonalTraining, losses_of
+from harvest.learn.personal import MEASURE_BATCH, PersonalSettings, PersonalTraining, losses_of
 from harvest.learn.samples import Place, find_samples, read_files, read_sample
 from harvest.learn.training import CURVE
 from harvest.reconstruct.methods import for_skeleton
@@ -262,7 +262,9 @@ def _pictures(folder: Path, weights: tuple[Path, Path], joints: Sequence[str]) -
 def _peaks(network: StackedHourglass, pictures: NDArray[np.uint8], joints: Sequence[str]) -> NDArray[np.float64]:
     """(B, J, 2) pixels of some joints in crops, NaN for those that the network does not know."""
     found = np.full((len(pictures), len(joints), 2), np.nan)
-    peaks = peaks_in_crops(HourglassDetector(network, ""), pictures)
+    detector = HourglassDetector(network, "")
+    blocks = [pictures[first : first + MEASURE_BATCH] for first in range(0, len(pictures), MEASURE_BATCH)]
+    peaks = np.concatenate([peaks_in_crops(detector, block) for block in blocks])
     for index, joint in enumerate(joints):
         if joint in network.joints:
             found[:, index] = peaks[:, network.joints.index(joint)]

@@ -276,8 +276,12 @@ def draw_curve(table: Path, out: Path) -> None:
     measured.set(xlabel="batches", ylabel="error in mm" if in_mm else "share")
     measured.set_ylim(0, None if in_mm else 1)
     measured.legend()
-    for name in (name for name in rows[0] if name.endswith("loss")):
-        losses.semilogy(step, [row[name] for row in rows], label=name.replace("_", " "))
+    shown = {name: [row[name] for row in rows] for name in rows[0] if name.endswith("loss")}
+    for name, values in shown.items():
+        losses.plot(step, values, label=name.replace("_", " "))
+    known = [value for values in shown.values() for value in values if np.isfinite(value)]
+    if known and max(known) > 3 * min(known) > 0:
+        losses.set_yscale("log")
     losses.set(xlabel="batches", ylabel="loss")
     losses.legend()
     figure.savefig(out, dpi=120)
