@@ -12,6 +12,7 @@ import typer
 
 from calib.errors import CalibrationError
 from cuda_kernels.gpu import NoGpuError
+from harvest.cli_annotate import annotate_app
 from harvest.cli_harvested import export_app, personalize, predict
 from harvest.cli_studio import studio_app
 from harvest.cli_train import train_app
@@ -33,6 +34,7 @@ app.add_typer(rig_app, name="rig")
 app.add_typer(weights_app, name="weights")
 app.add_typer(studio_app, name="studio")
 app.add_typer(train_app, name="train")
+app.add_typer(annotate_app, name="annotate")
 app.add_typer(export_app, name="export")
 app.command(
     epilog="Example: harvest personalize --run runs/01 --videos takes/01 --out models/anna; then harvest run --weights "

@@ -46,7 +46,7 @@ def find_multiviews(folder: Path) -> list[MultiViewPlace]:
         UserError: there is none.
     """
     places = []
-    for shard, files in files_of_samples(folder):
+    for _, shard, files in files_of_samples(folder):
         pictures = [files[f"{view}.jpg"] for view in range(len(files)) if f"{view}.jpg" in files]
         if pictures and "json" in files:
             places.append(MultiViewPlace(shard, tuple(pictures), files["json"]))

@@ -27,8 +27,9 @@ Part = tuple[int, int]  # offset and size of a file in a shard
 
 @dataclass(frozen=True)
 class Place:
-    """Where a sample lies: its shard, and picture and label in it."""
+    """Where a sample lies: its name, unique among all that one command makes; its shard, and picture and label in it."""
 
+    name: str
     shard: Path
     picture: Part
     label: Part
@@ -41,8 +42,8 @@ def find_samples(folder: Path) -> list[Place]:
         UserError: there is none.
     """
     places = [
-        Place(shard, files["jpg"], files["json"])
-        for shard, files in files_of_samples(folder)
+        Place(name, shard, files["jpg"], files["json"])
+        for name, shard, files in files_of_samples(folder)
         if {"jpg", "json"} <= files.keys()
     ]
     if not places:
@@ -50,9 +51,9 @@ def find_samples(folder: Path) -> list[Place]:
     return places
 
 
-def files_of_samples(folder: Path) -> Iterator[tuple[Path, dict[str, Part]]]:
-    """Of each sample in a folder of shards, in the order of their index: its shard, and where its files lie, by what
-    follows the index in their names.
+def files_of_samples(folder: Path) -> Iterator[tuple[str, Path, dict[str, Part]]]:
+    """Of each sample in a folder of shards, in the order of their index: its name, which is what its files' names have
+    before the first dot; its shard; and where its files lie, by what follows that in their names.
     """
     for shard in sorted(folder.glob("*.tar")):
         samples: dict[str, dict[str, Part]] = {}
@@ -60,8 +61,8 @@ def files_of_samples(folder: Path) -> Iterator[tuple[Path, dict[str, Part]]]:
             for member in tar:
                 index, _, kind = member.name.partition(".")
                 samples.setdefault(index, {})[kind] = member.offset_data, member.size
-        for files in samples.values():
-            yield shard, files
+        for index, files in samples.items():
+            yield index, shard, files
 
 
 def read_parts(shard: Path, parts: Sequence[Part]) -> list[bytes]:
@@ -100,6 +101,12 @@ def read_sample(place: Place, joints: Sequence[str]) -> tuple[NDArray[np.uint8],
     """
     found, label = read_files(place)
     return found, *_in_picture(json.loads(label)["joints"], joints)
+
+
+def read_joints(place: Place, joints: Sequence[str]) -> Floats:
+    """Joints uv (J, 2) as `read_sample` gives them, without looking at the picture."""
+    (label,) = read_parts(place.shard, (place.label,))
+    return _in_picture(json.loads(label)["joints"], joints)[0]
 
 
 def _in_picture(sets: Mapping[str, Mapping[str, Any]], joints: Sequence[str]) -> tuple[Floats, NDArray[np.int8]]:

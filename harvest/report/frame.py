@@ -1,4 +1,4 @@
-"""What every page shares: one file without any link to the network, and tables."""
+"""What every page shares: a frame without any link to the network, and tables."""
 
 from __future__ import annotations
 
@@ -11,11 +11,20 @@ from pathlib import Path
 from harvest.store.atomic import write_text_atomically
 
 
+OFFLINE = "img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
 def write_page(path: Path, body: str, parts: dict[str, str]) -> None:
     """Write a page whose body is a template of this package, filled with parts; one of them is the title."""
-    inside = _fill(resource(body), parts)
-    frame = {"title": parts["title"], "style": resource("style.css"), "body": inside}
-    write_text_atomically(path, _fill(resource("frame.html"), frame))
+    write_text_atomically(path, framed(parts["title"], _fill(resource(body), parts)))
+
+
+def framed(title: str, body: str, style: str = "", sources: str = OFFLINE) -> str:
+    """A page with that body, in the common style and one of its own; it may load from these sources only, which are
+    directives of a content security policy.
+    """
+    parts = {"title": title, "style": resource("style.css") + style, "body": body, "sources": sources}
+    return _fill(resource("frame.html"), parts)
 
 
 def resource(name: str) -> str:
