@@ -20,7 +20,9 @@ def annotate_depth(  # noqa: PLR0913 - one parameter an option
     votes: Annotated[Path, typer.Option("--votes", help="File for the votes; those of a former one are kept.")],
     pairs: Annotated[int, typer.Option("--pairs", min=1, help="Pairs of joints of each picture, at random.")] = 1,
     each: Annotated[int, typer.Option("--each", min=1, help="Votes on each pair, of as many annotators.")] = 5,
-    skeleton: Annotated[str, typer.Option("--skeleton", help="Built-in skeleton whose joints are compared.")] = "mpii16",
+    skeleton: Annotated[
+        str, typer.Option("--skeleton", help="Built-in skeleton whose joints are compared.")
+    ] = "mpii16",
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same pairs for the same seed.")] = 0,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of this machine; 0: any free one.")] = 0,
     delay_s: Annotated[

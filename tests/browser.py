@@ -52,7 +52,9 @@ class Tab:
         """Wait for an expression to be true, and give its value."""
         end = time.monotonic() + PATIENCE_S
         while not (value := self.value(expression)):
-            assert time.monotonic() < end, f"never true: {expression}; {self.errors}; {self.value('document.body.innerText')}"
+            assert time.monotonic() < end, (
+                f"never true: {expression}; {self.errors}; {self.value('document.body.innerText')}"
+            )
             time.sleep(0.02)
         return value
 
@@ -72,10 +74,11 @@ class Tab:
 
     def click(self, selector):
         """The middle of an element, with the left button."""
-        place = f"(() => {{const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'nearest'}});"
-        box = self.value(place + "const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]})()")
+        self.value(f"document.querySelector({json.dumps(selector)}).scrollIntoView({{block: 'nearest'}})")
+        box = f"(b => [b.x + b.width / 2, b.y + b.height / 2])(document.querySelector({json.dumps(selector)})"
+        x, y = self.value(box + ".getBoundingClientRect())")
         for kind in ("mousePressed", "mouseReleased"):
-            self.call("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def size(self, width, height):
         """Give the window a size in pixels."""

@@ -72,7 +72,7 @@ function mark(uv) {
       : ["circle", { cx: u, cy: v, r: 7 }];
     for (const kind of ["halo", `shape ${of}`]) draw(svg, outline[0], { ...outline[1], class: kind });
     draw(svg, "circle", { cx: u, cy: v, r: 1.6, class: `dot ${of}` });
-    const [x, y] = [u + 18 * way * away[0], v + 18 * way * away[1]].map((at) => Math.min(Math.max(at, 8), 247));
+    const [x, y] = [u + 20 * way * away[0], v + 20 * way * away[1]].map((at) => Math.min(Math.max(at, 8), 247));
     if (index) draw(svg, "rect", { x: x - 7.5, y: y - 7.5, width: 15, height: 15, rx: 2, class: "badge b" });
     else draw(svg, "circle", { cx: x, cy: y, r: 8.5, class: "badge a" });
     draw(svg, "text", { x, y }, letter);

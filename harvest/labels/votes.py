@@ -114,8 +114,7 @@ class VoteStore:
         return cls(connection, path)
 
     def add(self, pair: Pair, annotator: str, nearer: int, seconds: float) -> bool:
-        """Store a vote, on disk when this returns; False, and nothing is changed, if the annotator has voted on the pair
-        before.
+        """Store a vote, on disk when this returns; False, and nothing is changed, if the annotator has one on the pair.
 
         Args:
             nearer: -1: `one`, 1: `other`, 0: neither, or it cannot be told.

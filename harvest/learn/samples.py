@@ -27,7 +27,7 @@ Part = tuple[int, int]  # offset and size of a file in a shard
 
 @dataclass(frozen=True)
 class Place:
-    """Where a sample lies: its name, unique among all that one command makes; its shard, and picture and label in it."""
+    """Where a sample lies: its name, unique in what one command makes; its shard, and picture and label in it."""
 
     name: str
     shard: Path

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from harvest.store.atomic import write_text_atomically
 
-
 OFFLINE = "img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
