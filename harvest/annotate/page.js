@@ -203,7 +203,7 @@ const KEYS = {
 
 document.addEventListener("keydown", (event) => {
   if (event.repeat && event.key === "Enter") event.preventDefault(); // a key held down on a button clicks again and again
-  if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input")) return;
+  if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
   KEYS[document.body.dataset.shows]?.[event.key.toLowerCase()]?.();
 });
 for (const button of answers) button.addEventListener("click", () => answer(Number(button.dataset.nearer)));
