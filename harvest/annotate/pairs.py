@@ -46,7 +46,7 @@ def draw_questions(crops: Path, skeleton: str, pairs: int, seed: int) -> list[Qu
         names.add(place.name)
         uv = read_joints(place, joints)
         with np.errstate(invalid="ignore"):
-            inside = ((uv > -0.5) & (uv < CROP_PX - 0.5)).all(axis=1)
+            inside = np.all((uv > -0.5) & (uv < CROP_PX - 0.5), axis=1)
         where = {joint: point for joint, point, known in zip(joints, uv, inside, strict=True) if known}
         for pair in draw_pairs(place.name, tuple(where), pairs, seed):
             questions.append(Question(pair, place, np.stack([where[pair.one], where[pair.other]])))

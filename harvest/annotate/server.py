@@ -12,7 +12,6 @@ import sys
 import threading
 import unicodedata
 from collections.abc import Callable
-from html import escape
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
@@ -206,7 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _page(delay_s: float) -> bytes:
-    body = _resource("page.html").decode().replace("{{delay_s}}", escape(f"{delay_s:g}"))
+    body = _resource("page.html").decode().replace("{{delay_s}}", f"{delay_s:g}")
     return framed(TITLE, body, _resource("page.css").decode(), SOURCES).encode()
 
 
@@ -253,6 +252,6 @@ def _nearer(fields: dict[str, Any]) -> int:
 
 def _seconds(fields: dict[str, Any]) -> float:
     seconds = fields.get("seconds")
-    if type(seconds) not in (int, float) or not 0 <= seconds <= LONGEST_S:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_S:
         raise Refusal(HTTPStatus.BAD_REQUEST, f"seconds must lie from 0 to {LONGEST_S:g}")
     return float(seconds)

@@ -171,11 +171,11 @@ def _check(file: sqlite3.Connection, path: Path) -> None:
 def _read(file: sqlite3.Connection, path: Path) -> Votes:
     # rowid is the order of insertion, which clocks that are set back do not change
     rows = file.execute("SELECT sample, one, other, annotator, nearer FROM votes ORDER BY rowid").fetchall()
-    names = [[row[column] for row in rows] for column in range(4)]
     answers = [row[4] for row in rows]
     try:
-        if not all(isinstance(name, str) for column in names for name in column) or not set(answers) <= set(ANSWERS):
+        if not all(isinstance(name, str) for row in rows for name in row[:4]) or not set(answers) <= set(ANSWERS):
             raise ValueError("names must be text, and nearer -1, 0 or 1")
-        return Votes(*(np.array(column, np.str_) for column in names), np.array(answers, np.int8))
+        sample, one, other, annotator = (np.array([row[column] for row in rows], np.str_) for column in range(4))
+        return Votes(sample, one, other, annotator, np.array(answers, np.int8))
     except ValueError as error:
         raise UserError(f"{path} holds a vote that no annotator gave ({error}); was it edited by hand?") from None
