@@ -67,6 +67,23 @@ def studio_crops(  # noqa: PLR0913 - one parameter an option
     typer.echo(crops(Order(out, assets_folder(), only_cc0, motion, workers), n, seed, split, scenes, low))
 
 
+@studio_app.command("poses", epilog="Example: harvest studio poses --n 20000 --out sets/poses/train.npz")
+def studio_poses(
+    n: Annotated[int, typer.Option("--n", min=1, help="How many moments.")] = 10_000,
+    out: Annotated[Path, typer.Option("--out", help="The .npz to write.")] = Path("poses.npz"),
+    cameras: Annotated[int, typer.Option("--cameras", min=1, max=MOST_CAMERAS, help="That see each moment.")] = 1,
+    seed: SeedOption = 0,
+    split: SplitOption = "train",
+    only_cc0: Cc0Option = False,
+    motion: MotionOption = None,
+) -> None:
+    """Let people move before cameras without drawing them: joints in 3D, and in 2D as detectors find them."""
+    from pipelines.studio import Order, assets_folder, poses
+
+    _check_split(split)
+    typer.echo(poses(Order(out, assets_folder(), only_cc0, motion), n, seed, split, cameras))
+
+
 @studio_app.command("views", epilog="Example: harvest studio views --n 4000 --out sets/views")
 def studio_views(  # noqa: PLR0913 - one parameter an option
     n: Annotated[int, typer.Option("--n", min=1, help="How many samples.")] = 1000,

@@ -30,6 +30,7 @@ from harvest.studio.assets import NEEDED, Assets, find_assets
 from harvest.studio.crops import GROUP, SCENE, Crop, CropStudio, Hardship
 from harvest.studio.film import shoot, story_of, truth_of
 from harvest.studio.motion_files import read_motion_folder
+from harvest.studio.poses import FRAME_PX, draw_moments
 from harvest.studio.presets import PRESETS, takes_of
 from harvest.studio.sheet import sheet_of_crops, sheet_of_takes, sheet_of_views
 from harvest.studio.takes import Take, TakeSettings
@@ -267,6 +268,37 @@ def _files_of_crops(source: Source, settings: tuple[int, str, Hardship], part: t
         yield f"{crop.index:08d}.jpg", _jpeg(picture, crop.effects.jpeg)
         yield f"{crop.index:08d}.json", _json(label_of(crop))
         yield f"{crop.index:08d}.mask.png", cv2.imencode(".png", crop.mask)[1].tobytes()
+
+
+def poses(order: Order, count: int, seed: int, split: str, cameras: int) -> str:
+    """Write `count` moments of people, each before so many cameras, as one .npz that lifters learn from. Gives a line
+    about it.
+
+    Raises:
+        UserError: another suffix than .npz.
+    """
+    if order.out.suffix != ".npz":
+        raise UserError(f"poses are one .npz, got --out {order.out}; give a name that ends so")
+    made = draw_moments(_bundle(order.source), count, seed, split, cameras)
+    ones = np.ones_like(made.confidence)[..., None]
+    arrays = {
+        "S": np.concatenate([made.xyz_m, ones], axis=-1).astype(np.float32),
+        "xy": np.concatenate([made.found_xy, made.confidence[..., None]], axis=-1).astype(np.float32),
+        "xy_exact": np.concatenate([made.xy, ones], axis=-1).astype(np.float32),
+        "K": made.K.astype(np.float32),
+        "size_px": np.array(FRAME_PX),
+        "joints": np.array(made.joints),
+        "subject": made.person,
+        "action": made.clip,
+        "moment": made.moment,
+        "imgname": np.array([f"{split}-{seed}-{index:08d}" for index in range(len(made.xy))]),
+    }
+    order.out.parent.mkdir(parents=True, exist_ok=True)
+    partial = order.out.with_name(f"{order.out.stem}.partial.npz")
+    np.savez_compressed(partial, allow_pickle=False, **arrays)
+    os.replace(partial, order.out)
+    people, clips = len(set(made.person.tolist())), len(set(made.clip.tolist()))
+    return f"{len(made.xy)} poses of {people} people in {clips} clips, {count} moments: {order.out}"
 
 
 def _files_of_views(

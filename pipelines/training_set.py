@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,14 @@ class Rows:
     part: list[NDArray[np.float64]] = field(default_factory=list)
     S: list[NDArray[np.float64]] = field(default_factory=list)
     S_cov: list[NDArray[np.float64]] = field(default_factory=list)
+    xy: list[NDArray[np.float64]] = field(default_factory=list)
+    K: list[NDArray[np.float64]] = field(default_factory=list)
+    size_px: list[tuple[int, int]] = field(default_factory=list)
     subject: list[str] = field(default_factory=list)
+    action: list[str] = field(default_factory=list)
+    moment: list[str] = field(default_factory=list)
 
-    def add(self, sample: Harvested, name: str, subject: str) -> None:
+    def add(self, sample: Harvested, take: Take) -> None:
         """A sample as one of SKELETON's joints."""
         joints = load_skeleton(SKELETON).joints
         uv = sample.uv_px @ sample.image_from_crop[:, :2].T + sample.image_from_crop[:, 2]
@@ -72,20 +77,25 @@ class Rows:
         uv[hidden], xyz[hidden], cov[hidden] = np.nan, np.nan, np.nan
         seen = sample.camera.image_from_normalised(xyz[:, 0] / xyz[:, 2], xyz[:, 1] / xyz[:, 2])
         uv = np.where(np.isfinite(seen), seen, uv)  # a middle in the picture is not the picture of the middle
+        rays = sample.camera.undistort(uv)
         corners = np.array([[0, 0], [255, 255]]) @ sample.image_from_crop[:, :2].T + sample.image_from_crop[:, 2]
-        self.imgname.append(name)
+        self.imgname.append(f"{take.name}/{sample.camera.name}/{sample.frame:06d}.jpg")
         self.center.append(corners.mean(axis=0))
         self.scale.append(float(np.linalg.norm(corners[1] - corners[0])) / np.sqrt(2) / SCALE_PX)
         self.part.append(_with_confidence(uv))
         self.S.append(_with_confidence(xyz))
         self.S_cov.append(cov)
-        self.subject.append(subject)
+        self.xy.append(_with_confidence(rays))
+        self.K.append(sample.camera.K)
+        self.size_px.append(sample.camera.size_px)
+        self.subject.append(take.subject)
+        self.action.append(take.name)
+        self.moment.append(f"{take.name}-{sample.frame:06d}")
 
     def write(self, path: Path) -> None:
         """As one .npz of plain arrays."""
-        texts = {name: np.array(getattr(self, name), dtype=np.str_) for name in ("imgname", "subject")}
-        numbers = {name: np.array(getattr(self, name)) for name in ("center", "scale", "part", "S", "S_cov")}
-        np.savez_compressed(path, allow_pickle=False, **texts, **numbers)
+        arrays = {one.name: np.array(getattr(self, one.name)) for one in fields(self)}
+        np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
 def _with_confidence(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -118,7 +128,7 @@ def export_training_set(takes: Sequence[Take], out: Path, labels: str = TEACHERS
                 for sample in harvested(take.run, take.videos, labels):
                     name = f"{take.name}-{sample.frame:08d}-{without_dots(sample.camera.name)}"
                     shards.add(name, sample.picture, sample.label() | {"subject": take.subject, "take": take.name})
-                    rows.add(sample, f"{take.name}/{sample.camera.name}/{sample.frame:06d}.jpg", take.subject)
+                    rows.add(sample, take)
                 counts[take.name] = shards.count - before
         (partial / LIFTERS).mkdir(exist_ok=True)
         rows.write(partial / LIFTERS / f"{split}.npz")
@@ -189,8 +199,9 @@ Splits are by subject: nobody appears in two of them.
   picture; `frame`, `subject`, `take`.
 - `lifters/<split>.npz`: joints of {skeleton} in plain arrays, one entry a sample: `imgname`; `center`, `scale` (the
   crop's middle, and its side over 200 px); `part` (x, y in the camera's picture, and 1 where known); `S` (x, y, z in
-  metres in the camera's frame, and 1 where known); `S_cov` (3, 3); `subject`. Spine, and joints inside the head, are
-  unknown.
+  metres in the camera's frame, and 1 where known); `S_cov` (3, 3); `xy` (`part` as it is seen at depth 1 through a lens
+  without distortion, and 1 where known); `K`, `size_px` of the camera; `subject`, `action` (the take), `moment`. Spine,
+  and joints inside the head, are unknown.
 - `SHA256SUMS`: `sha256sum -c SHA256SUMS` checks all files.
 
 ## To be filled in by who gives it away

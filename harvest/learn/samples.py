@@ -137,7 +137,17 @@ def read_pose(place: Place, joints: Sequence[str]) -> PoseSample:
         UserError: it was made by a version that wrote no camera.
     """
     picture, text = read_files(place)
-    label = json.loads(text)
+    return PoseSample(picture, *pose_of_label(json.loads(text), joints, place.shard))
+
+
+def pose_of_label(
+    label: Mapping[str, Any], joints: Sequence[str], shard: Path
+) -> tuple[Floats, Floats, Camera, Floats]:
+    """Of a label out of a shard: joints uv_px (J, 2) and xyz_m (J, 3), camera and image_from_crop, as `PoseSample`.
+
+    Raises:
+        UserError: it was made by a version that wrote no camera.
+    """
     sets = label["joints"]
     uv, _ = _in_picture(sets, joints)
     xyz = np.full((len(joints), 3), np.nan)
@@ -145,11 +155,9 @@ def read_pose(place: Place, joints: Sequence[str]) -> PoseSample:
         if name and (known := sets[name].get("xyz_cam_m")) and known[row] is not None:
             xyz[index] = known[row]
     if "camera" not in label:
-        raise UserError(
-            f"{place.shard} tells no cameras; make it again with `harvest export` or `harvest studio crops`"
-        )
+        raise UserError(f"{shard} tells no cameras; make it again with `harvest export` or `harvest studio crops`")
     affine = np.array(label.get("image_from_crop", np.eye(3)[:2]), np.float64)
-    return PoseSample(picture, uv, xyz, Camera(**label["camera"]), affine)
+    return uv, xyz, Camera(**label["camera"]), affine
 
 
 def rows_of(joints: Sequence[str], sets: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, int], ...]:

@@ -46,21 +46,34 @@ def take_joints(points: Floats, available: Sequence[str], wanted: Sequence[str])
 
 
 def similar(points: Floats, target: Floats) -> Floats:
-    """(J, 3) points after the rotation, translation and scale that bring them closest to a target (J, 3).
+    """(..., J, 3) points after the rotation, translation and scale that bring them closest to targets (..., J, 3).
 
     Pairs that are not finite take no part in finding it; NaN where fewer than three are left.
 
     Source: Umeyama 1991, eq. 40 to 42.
     """
-    told = np.isfinite(points).all(axis=1) & np.isfinite(target).all(axis=1)
-    if told.sum() < 3:
-        return np.full_like(points, np.nan)
-    a, b = points[told], target[told]
-    ma, mb = a.mean(axis=0), b.mean(axis=0)
-    u, s, vt = np.linalg.svd((b - mb).T @ (a - ma))
-    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    rotation, scale = (u * sign) @ vt, (s * sign).sum() / max(((a - ma) ** 2).sum(), 1e-12)
-    return np.asarray(scale * (points - ma) @ rotation.T + mb)
+    told = np.isfinite(points).all(axis=-1, keepdims=True) & np.isfinite(target).all(axis=-1, keepdims=True)
+    count = np.maximum(told.sum(axis=-2, keepdims=True), 1)
+    ma, mb = (np.where(told, those, 0.0).sum(axis=-2, keepdims=True) / count for those in (points, target))
+    a, b = np.where(told, points - ma, 0.0), np.where(told, target - mb, 0.0)
+    u, s, vt = np.linalg.svd(np.swapaxes(b, -1, -2) @ a)
+    sign = np.ones_like(s)
+    sign[..., 2] = np.sign(np.linalg.det(u @ vt))
+    rotation = (u * sign[..., None, :]) @ vt
+    scale = (s * sign).sum(axis=-1) / np.maximum((a**2).sum(axis=(-2, -1)), 1e-12)
+    moved = scale[..., None, None] * (points - ma) @ np.swapaxes(rotation, -1, -2) + mb
+    return np.asarray(np.where(told.sum(axis=-2, keepdims=True) >= 3, moved, np.nan))
+
+
+def scaled(points: Floats, target: Floats) -> Floats:
+    """(..., J, 3) points times the one number each that brings them closest to targets (..., J, 3).
+
+    Pairs that are not finite take no part in finding it.
+    """
+    told = (np.isfinite(points) & np.isfinite(target)).all(axis=-1, keepdims=True)
+    a, b = np.where(told, points, 0.0), np.where(told, target, 0.0)
+    scale = (a * b).sum(axis=(-2, -1)) / np.maximum((a**2).sum(axis=(-2, -1)), 1e-12)
+    return np.asarray(scale[..., None, None] * points)
 
 
 PARTS = {

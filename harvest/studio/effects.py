@@ -18,7 +18,7 @@ NOISE_SIDE = 701  # a prime, so that shifted copies of the one noise field repea
 @dataclass(frozen=True)
 class Effects:
     """gain (3,) of red, green, blue in sRGB; gamma; blur_px standard deviation; shake (length in px, direction in
-    radians) of the camera's own movement; noise standard deviation of 255; jpeg quality.
+    radians) of the camera's own movement; noise standard deviation of 255; jpeg quality; grey: sees no colours.
     """
 
     gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -27,6 +27,7 @@ class Effects:
     shake: tuple[float, float] = (0.0, 0.0)
     noise: float = 0.0
     jpeg: int = 95
+    grey: bool = False
 
     def apply(self, picture: Bytes, rng: np.random.Generator) -> Bytes:
         """A picture (H, W, 3) as this camera gives it; `rng` for the noise's place."""
@@ -35,6 +36,8 @@ class Effects:
             out = cv2.filter2D(out, -1, _line(*self.shake), borderType=cv2.BORDER_REPLICATE)
         if self.blur_px > 0.2:
             out = cv2.GaussianBlur(out, (0, 0), self.blur_px)
+        if self.grey:
+            out = cv2.cvtColor(cv2.cvtColor(out, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         tone = (np.arange(256) / 255)[:, None] ** self.gamma * np.array(self.gain)
         out = cv2.LUT(out, np.clip(255 * tone + 0.5, 0, 255).astype(np.uint8)[None])
         if self.noise > 0:
@@ -55,6 +58,14 @@ def draw_effects(rng: np.random.Generator) -> Effects:
         shake=(float(rng.uniform(2, 9)), float(rng.uniform(0, np.pi))) if rng.random() < 0.12 else (0.0, 0.0),
         noise=float(rng.gamma(1.5, 2.0)),
         jpeg=int(rng.integers(55, 97)),
+    )
+
+
+def draw_night(rng: np.random.Generator) -> Effects:
+    """A random camera that watches in the dark: grey, dim, noisy, a little out of focus."""
+    level = float(rng.uniform(0.28, 0.42))
+    return Effects(
+        gain=(level, level, level), noise=float(rng.uniform(3, 5)), blur_px=float(rng.uniform(0.3, 0.7)), grey=True
     )
 
 

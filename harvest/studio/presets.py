@@ -35,10 +35,12 @@ def bench_4cam(takes: int, seed: int) -> list[TakeSettings]:
 
 
 def bench_gap(takes: int, seed: int) -> list[TakeSettings]:
-    """A domain gap: held-out people in unusual clothes, seen for 12 s by six cameras from high corners; takes come in
-    pairs of the same person, the first to adapt to and the second to be judged by.
+    """A domain gap: held-out people in unusual clothes, seen for 12 s by six cameras from high corners, by night; takes
+    come in pairs of the same person, the first to adapt to and the second to be judged by.
     """
-    first = TakeSettings(seed=seed, split="test", fps=10.0, views=6, kind="corners", size_px=(800, 800), loud=True)
+    first = TakeSettings(
+        seed=seed, split="test", fps=10.0, views=6, kind="corners", size_px=(800, 800), loud=True, night=True
+    )
     return [replace(first, frames=120, subject=take // 2, take=take, objects=take % 2) for take in range(takes)]
 
 

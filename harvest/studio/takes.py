@@ -12,7 +12,7 @@ from calib.rig import Rig
 from harvest.errors import UserError
 from harvest.studio.assets import Assets
 from harvest.studio.body import Pose
-from harvest.studio.effects import Effects
+from harvest.studio.effects import Effects, draw_night
 from harvest.studio.grounding import grounded
 from harvest.studio.mesh import Mesh, Thing
 from harvest.studio.motion import Clip
@@ -40,7 +40,8 @@ class TakeSettings:
 
     split: of bodies, motions, clothes and rooms. fps: pictures a second. kind: of rig. people: the first is filmed,
     others pass by. objects: pieces of furniture. blur: moments of each exposure that are averaged, over half the time
-    between two pictures. loud: unusual clothes. seed and subject: takes with both alike show the same person alike.
+    between two pictures. loud: unusual clothes. night: cameras that see little. seed and subject: takes with both alike
+    show the same person alike.
     """
 
     seed: int
@@ -56,6 +57,7 @@ class TakeSettings:
     objects: int = 0
     blur: int = 1
     loud: bool = False
+    night: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,10 @@ class Take:
         far = max(float(np.abs(camera.centre_m[:2]).max()) for camera in self.rig.cameras)
         self.setting: Setting = draw_setting(assets, settings.split, np.zeros(3), far + 0.4, rng)
         self._effects = [
-            Effects(noise=float(rng.uniform(0.5, 2.5)), blur_px=float(rng.uniform(0, 0.6))) for _ in self.rig.cameras
+            draw_night(rng)
+            if settings.night
+            else Effects(noise=float(rng.uniform(0.5, 2.5)), blur_px=float(rng.uniform(0, 0.6)))
+            for _ in self.rig.cameras
         ]
         self._renderer = Renderer(over=2)
 
