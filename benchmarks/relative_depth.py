@@ -22,9 +22,10 @@ import torch
 
 from harvest.labels.merge import merge_votes
 from harvest.labels.votes import Votes
-from harvest.learn.lifting import PoseSets, RelativeSettings, RelativeTraining, lifted, pose_errors_mm, prepared
+from harvest.learn.lifting import PoseSets, lifted, pose_errors_mm, prepared
 from harvest.learn.pairs import PairLabels, draw_pairs, labels_of, right_share, simulated_votes
 from harvest.learn.pose_sets import PoseSet, join, read_pose_set
+from harvest.learn.relative import RelativeSettings, RelativeTraining
 
 SKELETON, STEPS, ANNOTATORS, EACH = "h36m17", 4000, 150, 5
 ROWS: dict[str, dict[str, Any]] = {
@@ -99,8 +100,8 @@ def trained(name: str, seed: int, sets: tuple[PoseSet, PoseSet], out: Path) -> t
     training = RelativeTraining(PoseSets(learn), out / f"{name.replace(' ', '_')}_{seed}", settings, labels)
     begin = time.monotonic()
     training.run()
-    found = lifted(training.averaged(), judge)
-    return *pose_errors_mm(found, judge, training.root), time.monotonic() - begin
+    found = lifted(training.averaged(), training.limbs, judge)
+    return *pose_errors_mm(found, judge, training.root)[1:], time.monotonic() - begin
 
 
 def told(rows: list[dict[str, str]]) -> None:
@@ -139,7 +140,7 @@ def main() -> None:
     if not table.is_file():
         table.write_text("name,seed,scaled_mm,aligned_mm,seconds\n", encoding="utf-8")
     learn, val, test = (
-        prepared(read_pose_set(args.poses / f"{split}.npz", exact=True), SKELETON) for split in ("train", "val", "test")
+        prepared(read_pose_set(args.poses / f"{split}.npz").exact(), SKELETON) for split in ("train", "val", "test")
     )
     tell_votes(votes_of(learn, 0), learn)
     for seed in args.seeds:

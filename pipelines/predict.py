@@ -17,7 +17,7 @@ from harvest.detect2d.detectors import crop_picture, image_from_pixels, make_fin
 from harvest.detect2d.hourglass_detector import fast_bf16
 from harvest.errors import UserError
 from harvest.monocular.files import load_monocular
-from harvest.monocular.lift import lift, rays_of
+from harvest.monocular.lift import USUAL_FOCAL, lift, rays_of
 from harvest.monocular.networks import CROP_PX, predict_crops
 from harvest.report.single import Shown, draw_poses
 from harvest.store.fingerprint import fingerprint
@@ -29,7 +29,6 @@ from pipelines.harvested_crops import crop_of_person
 Floats = NDArray[np.float64]
 Picture = NDArray[np.uint8]
 TABLE, SHEET = "poses.parquet", "poses.png"
-USUAL_FOCAL = 1.2  # of the picture's longer side, where no camera is given: 45 degrees across
 SHOWN = 6
 
 

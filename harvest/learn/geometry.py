@@ -38,3 +38,22 @@ def perspective(poses: Tensor, distance: Tensor) -> Tensor:
     """
     depth = poses[..., 2] + distance[:, None]
     return poses[..., :2] / torch.maximum(depth, 0.01 * distance[:, None])[..., None]
+
+
+def rotations(vectors: Tensor) -> Tensor:
+    """(..., 3, 3) turns about vectors (..., 3) by their lengths in radians (Rodrigues); smooth at 0."""
+    x, y, z = vectors.unbind(-1)
+    zero = torch.zeros_like(x)
+    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    squared = vectors.square().sum(-1)
+    small = squared < 1e-8
+    angle = torch.where(small, 1.0, squared).sqrt()
+    sine = torch.where(small, 1 - squared / 6, angle.sin() / angle)
+    cosine = torch.where(small, 0.5 - squared / 24, (1 - angle.cos()) / angle.square())
+    eye = torch.eye(3, dtype=vectors.dtype, device=vectors.device)
+    return eye + sine[..., None, None] * skew + cosine[..., None, None] * (skew @ skew)
+
+
+def turned(vectors: Tensor, about: Tensor) -> Tensor:
+    """(..., 3) vectors (..., 3), each turned as `rotations` of (..., 3) says."""
+    return (rotations(about) @ vectors[..., None])[..., 0]

@@ -55,7 +55,7 @@ def draw_pairs(known: NDArray[np.bool_], count: int | None, rng: np.random.Gener
 def true_labels(
     depth_m: Floats, pairs: tuple[Ints, Ints, Ints], tolerance_m: float = 0.0, flipped: float = 0.0, seed: int = 0
 ) -> PairLabels:
-    """What depths (N, J) say of pairs; r = 0 within the tolerance; of the others a share, drawn by the seed, is wrong."""
+    """What depths (N, J) say of pairs; r = 0 within the tolerance; of the others a share, by the seed, is wrong."""
     row, one, other = pairs
     apart = depth_m[row, one] - depth_m[row, other]
     r = np.where(np.abs(apart) < tolerance_m, 0, np.where(apart < 0, -1, 1))

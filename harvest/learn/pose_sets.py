@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from harvest.errors import UserError
 from harvest.learn.samples import files_of_samples, pose_of_label, read_parts
 from harvest.metrics.pose import take_joints
+from harvest.monocular.lift import USUAL_FOCAL
 from harvest.skeleton import load_skeleton
 
 Floats = NDArray[np.float64]
@@ -26,8 +27,9 @@ class PoseSet:
 
     Attributes:
         joints: J names.
-        xy: (N, J, 2) where they are seen, as what lies at depth 1 in the frame of a camera without distortion; NaN
-            where unknown. confidence: (N, J) of that, 0 where unknown.
+        xy: (N, J, 2) where a detector sees them, as what lies at depth 1 in the frame of a camera without distortion;
+            NaN where unknown. confidence: (N, J) of that, 0 where unknown. label_xy: (N, J, 2) where they are, as
+            labels tell; the same where nothing else is known.
         xyz_m: (N, J, 3) metres in the camera's frame; NaN where unknown, all of it for labels in 2D alone.
         K: (N, 3, 3) pixels of that ideal camera; size_px: (N, 2) of its picture.
         subject, action, moment: (N,) who does what; pictures of one moment show the same pose.
@@ -36,6 +38,7 @@ class PoseSet:
 
     joints: tuple[str, ...]
     xy: Floats
+    label_xy: Floats
     confidence: Floats
     xyz_m: Floats
     K: Floats
@@ -48,7 +51,14 @@ class PoseSet:
     def __post_init__(self) -> None:
         """Check shapes."""
         n, j = self.xy.shape[:2]
-        needed = {"xy": (n, j, 2), "confidence": (n, j), "xyz_m": (n, j, 3), "K": (n, 3, 3), "size_px": (n, 2)}
+        needed = {
+            "xy": (n, j, 2),
+            "label_xy": (n, j, 2),
+            "confidence": (n, j),
+            "xyz_m": (n, j, 3),
+            "K": (n, 3, 3),
+            "size_px": (n, 2),
+        }
         needed |= dict.fromkeys(("subject", "action", "moment", "name"), (n,))
         for key, shape in needed.items():
             if getattr(self, key).shape != shape or j != len(self.joints):
@@ -64,10 +74,23 @@ class PoseSet:
 
     def of(self, joints: Sequence[str]) -> PoseSet:
         """Other joints by name; middles of two sides where only those are known, NaN for what nothing gives."""
-        xy, xyz = (take_joints(points, self.joints, joints) for points in (self.xy, self.xyz_m))
+        xy, label, xyz = (take_joints(points, self.joints, joints) for points in (self.xy, self.label_xy, self.xyz_m))
         told = take_joints(self.confidence[..., None], self.joints, joints)[..., 0]
         told = np.where(np.isfinite(xy).all(axis=-1), np.nan_to_num(told), 0.0)
-        return PoseSet(tuple(joints), xy, told, xyz, *(getattr(self, one.name) for one in fields(self)[4:]))
+        return PoseSet(tuple(joints), xy, label, told, xyz, *(getattr(self, one.name) for one in fields(self)[5:]))
+
+    def exact(self) -> PoseSet:
+        """The same with what labels say in place of what a detector sees."""
+        known = np.asarray(np.isfinite(self.label_xy).all(axis=-1), np.float64)
+        return replace(self, xy=self.label_xy, confidence=known)
+
+    def on_screen(self, xy: Floats) -> Floats:
+        """(N, J, 2) what is seen (N, J, 2) through K, as if the camera looked straight ahead and was USUAL_FOCAL long:
+        pixels from the picture's middle, over that many of its longer side.
+        """
+        uv = xy * self.K[:, None, [0, 1], [0, 1]] + self.K[:, None, :2, 2]
+        middle = (self.size_px - 1) / 2
+        return np.asarray((uv - middle[:, None]) / (USUAL_FOCAL * self.size_px.max(axis=1))[:, None, None])
 
 
 def join(sets: Sequence[PoseSet]) -> PoseSet:
@@ -77,17 +100,15 @@ def join(sets: Sequence[PoseSet]) -> PoseSet:
     )
 
 
-def read_pose_set(path: Path, exact: bool = False) -> PoseSet:
+def read_pose_set(path: Path) -> PoseSet:
     """The poses of a file or folder, by the first of LAYOUTS that it has.
 
-    Args:
-        exact: take the true 2D joints where a file tells them beside those that a detector found.
     Raises:
         UserError: nothing there, or nothing that a layout knows.
     """
     for holds, read in LAYOUTS:
         if holds(path):
-            return read(path, exact)
+            return read(path)
     raise UserError(
         f"{path} holds no poses; give poses of `harvest studio poses`, an .npz of `harvest export training-set`, "
         "or a folder of crops"
@@ -98,20 +119,20 @@ def _is_lifters(path: Path) -> bool:
     return path.suffix == ".npz" and path.is_file()
 
 
-def _read_lifters(path: Path, exact: bool) -> PoseSet:
+def _read_lifters(path: Path) -> PoseSet:
     """The .npz that `harvest export training-set` and `harvest studio poses` write (docs/formats.md)."""
     try:
         with np.load(path, allow_pickle=False) as file:
             held = {key: file[key] for key in file.files}
         joints = tuple(map(str, held["joints"])) if "joints" in held else load_skeleton("h36m17").joints
-        seen = held["xy_exact" if exact and "xy_exact" in held else "xy"].astype(np.float64)
+        seen, label = (held[key].astype(np.float64) for key in ("xy", "xy_exact" if "xy_exact" in held else "xy"))
         known = seen[..., 2] > 0
         xyz = np.where(held["S"][..., 3:] > 0, held["S"][..., :3], np.nan).astype(np.float64)
         n = len(seen)
         texts = [held[key].astype(np.str_) for key in ("subject", "action", "moment", "imgname")]
         K, size = held["K"].astype(np.float64), np.broadcast_to(held["size_px"], (n, 2)).astype(np.float64)
-        xy = np.where(known[..., None], seen[..., :2], np.nan)
-        return PoseSet(joints, xy, np.where(known, seen[..., 2], 0.0), xyz, K, size, *texts)
+        xy, label = (np.where(those[..., 2:] > 0, those[..., :2], np.nan) for those in (seen, label))
+        return PoseSet(joints, xy, label, np.where(known, seen[..., 2], 0.0), xyz, K, size, *texts)
     except (KeyError, ValueError, OSError) as error:
         reason = str(error).replace("\n", " ")
         raise UserError(
@@ -123,7 +144,7 @@ def _is_crops(path: Path) -> bool:
     return path.is_dir() and any(path.glob("*.tar"))
 
 
-def _read_crops(path: Path, exact: bool) -> PoseSet:
+def _read_crops(path: Path) -> PoseSet:
     """Labels of a folder of crops; pictures are not looked at."""
     rows, joints = list[tuple[object, ...]](), _all_names()
     for name, shard, files in files_of_samples(path):
@@ -142,14 +163,14 @@ def _of_crop(label: dict[str, Any], joints: tuple[str, ...], shard: Path) -> tup
     who = str(label.get("subject", label.get("character", "")))
     action = str(label.get("take", label.get("clip", "")))
     moment = f"{who}-{action}-{label['frame']}" if "frame" in label else ""
-    return xy, np.isfinite(xy).all(axis=1).astype(float), xyz, camera.K, camera.size_px, who, action, moment
+    return xy, xy, np.isfinite(xy).all(axis=1).astype(float), xyz, camera.K, camera.size_px, who, action, moment
 
 
 def _all_names() -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for one in ("mpii16", "h36m17", "coco17") for name in load_skeleton(one).joints))
 
 
-LAYOUTS: list[tuple[Callable[[Path], bool], Callable[[Path, bool], PoseSet]]] = [
+LAYOUTS: list[tuple[Callable[[Path], bool], Callable[[Path], PoseSet]]] = [
     (_is_lifters, _read_lifters),
     (_is_crops, _read_crops),
 ]

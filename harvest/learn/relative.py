@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from harvest.errors import UserError
 from harvest.learn.geometry import lengths, norms, orthographic, perspective
+from harvest.learn.lifting import ROOT, LifterSettings, LifterTraining, PoseSets, typical_limbs
+from harvest.learn.pairs import PairLabels, draw_pairs, true_labels
+from harvest.learn.peers import Peers
+from harvest.monocular.lift import Limbs
+from harvest.monocular.lifter import SPREAD, Lifter, LifterShape
+from harvest.skeleton import Skeleton, load_skeleton
+
+UNIT = ("r_knee", "r_hip")  # the limb that others are compared with: the same length in every skeleton
+REACH_M = 10.0  # how far away a person may be that a network with perspective tells
+USUAL_M = 5.0  # and where it begins to look
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Labels of A pairs of joints: row (A,) of the pose in its batch; one, other (A,) places among the joints; r (A,): -1 if `one` is nearer to the camera, +1 if `other` is, 0 if they are about as far; weight (A,) of each."""
+    """Labels of A pairs of joints: row (A,) of the pose in its batch; one, other (A,) places among the joints; r (A,):
+    -1 if `one` is nearer to the camera, +1 if `other` is, 0 if they are about as far; weight (A,) of each.
+    """
 
     row: Tensor
     one: Tensor
@@ -55,7 +71,7 @@ def supervised_loss(poses: Tensor, truth: Tensor) -> Tensor:
 
 
 def relative_loss(poses: Tensor, pairs: Pairs, steep: float = 2.5) -> Tensor:
-    """Eq. 2, over a batch of poses (B, J, 3): the mean of the sums over a pose's pairs of log(1 + exp(-r d)), or |d| for
+    """Eq. 2, over a batch of poses (B, J, 3): mean of the sums over a pose's pairs of log(1 + exp(-r d)), or |d| for
     r = 0.
 
     d = steep (z_one - z_other) over the mean absolute difference of all pairs of the batch; z grows away from the
@@ -111,3 +127,133 @@ def relative_total(
     total = root_loss(poses, how.root) + w.alpha * relative_loss(poses, pairs, w.steep)
     total = total + w.beta * projection_loss(projected / how.unit, seen)
     return total if proportions is None else total + how.bones_share * w.gamma * skeleton_loss(poses, proportions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelativeSettings(LifterSettings):
+    """How a lifter learns from which of two joints is nearer.
+
+    supervised: it learns from 3D instead (eq. 1), the bound. pairs: labels a picture, 0 for all. tolerance_m: pairs
+    less apart than that are told to be as far. flipped: share of labels that are wrong. perspective: of the
+    projection. bones: 'measured' mean proportions of the set, 'typical' ones of the skeleton's file, or 'none'.
+
+    The weight of bones grows from 0 to its full size: at first they would be made long enough by depths of any sign,
+    which order then could not mend.
+    """
+
+    supervised: bool = False
+    pairs: int = 1
+    tolerance_m: float = 0.0
+    flipped: float = 0.0
+    perspective: bool = False
+    bones: str = "measured"
+    weights: RelativeWeights = field(default_factory=RelativeWeights)
+
+
+class RelativeTraining(LifterTraining[Lifter]):
+    """`--recipe relative`."""
+
+    settings: RelativeSettings
+
+    def __init__(
+        self,
+        sets: PoseSets,
+        out: Path,
+        settings: RelativeSettings,
+        labels: PairLabels | None = None,
+        start: Lifter | None = None,
+        peers: Peers | None = None,
+    ) -> None:
+        """Take labels of pairs, of rows of the set that `prepared` makes; or else draw pairs, and let depths say.
+
+        Raises:
+            UserError: as `LifterTraining`; nothing to learn from; bones of an unknown kind.
+        """
+        torch.manual_seed(settings.seed)
+        skeleton = load_skeleton(settings.skeleton)
+        metric = settings.supervised or settings.perspective
+        shape = LifterShape(
+            skeleton.joints,
+            ROOT,
+            settings.width,
+            settings.blocks,
+            centred=not settings.supervised,
+            reach=REACH_M if settings.perspective else 2.0,
+            unit=USUAL_M * SPREAD if metric else 1.0,
+            metric=settings.supervised,
+        )
+        network = Lifter(shape, settings.dropout)
+        if start is not None:
+            network.load_state_dict(start.state_dict())
+        super().__init__(sets, out, settings, network, peers)
+        truth = self.learn.xyz_m - self.learn.xyz_m[:, self.root : self.root + 1]
+        self._truth = torch.from_numpy(truth.astype(np.float32))
+        unit = SPREAD if settings.perspective else 1.0
+        self._how = RelativeHow(self.root, settings.perspective, unit, weights=settings.weights)
+        self._xy = torch.from_numpy(self.learn.xy.astype(np.float32))
+        self._bones = proportions(self.limbs, self.skeleton, settings.bones)
+        if not settings.supervised:
+            self._labels_by_row(self._labels() if labels is None else labels)
+
+    def _labels(self) -> PairLabels:
+        s, known = self.settings, np.asarray(np.isfinite(self.learn.xyz_m).all(-1))
+        if not (known.sum(axis=1) > 1).any():
+            raise UserError("no pose is known in 3D, from which pairs of joints could be told; give --votes")
+        pairs = draw_pairs(known, s.pairs or None, np.random.default_rng([s.seed, 17]))
+        return true_labels(self.learn.xyz_m[..., 2], pairs, s.tolerance_m, s.flipped, s.seed)
+
+    def _labels_by_row(self, labels: PairLabels) -> None:
+        """Keep labels so that those of a row are found fast."""
+        order = np.argsort(labels.row, kind="stable")
+        kept = [getattr(labels, key)[order] for key in ("one", "other", "r", "weight")]
+        self._pairs = [
+            torch.from_numpy(values.astype(np.float32 if i > 1 else np.int64)) for i, values in enumerate(kept)
+        ]
+        self._first = np.searchsorted(labels.row[order], np.arange(len(self.learn) + 1))
+
+    def pairs_of(self, rows: NDArray[np.int64]) -> Pairs:
+        """The labels of a batch."""
+        counts = self._first[rows + 1] - self._first[rows]
+        start = np.repeat(self._first[rows] - (np.cumsum(counts) - counts), counts)
+        which = torch.from_numpy(start + np.arange(counts.sum()))
+        row = torch.from_numpy(np.repeat(np.arange(len(rows)), counts))
+        return Pairs(row, *(values[which] for values in self._pairs))
+
+    def loss(self, batch: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Eq. 7, or eq. 1 if it is supervised."""
+        rows = torch.from_numpy(batch)
+        seen, at = self.network.looked_at(self._xy[rows])
+        poses, scale = self.network.lift(seen, at)
+        if self.settings.supervised:
+            loss = supervised_loss(poses, self._truth[rows])
+        else:
+            how = replace(self._how, bones_share=self.step / self.settings.steps)
+            loss = relative_total(poses, scale, self._shown(rows), self.pairs_of(batch), self._bones, how)
+        return loss, loss
+
+    def _shown(self, rows: Tensor) -> Tensor:
+        """(B, J, 2) where joints are seen about the root, in units of SPREAD; NaN where unknown."""
+        xy = self._xy[rows]
+        return (xy - xy[:, self.root : self.root + 1]) / SPREAD
+
+    def lifter_of(self, network: Lifter) -> Lifter:
+        """All of it."""
+        return network
+
+
+def proportions(limbs: Limbs, skeleton: Skeleton, kind: str) -> Proportions | None:
+    """Reference limbs of eq. 6: 'measured' ones as given, 'typical' ones of a skeleton, or 'none'.
+
+    Raises:
+        UserError: another word.
+    """
+    if kind == "none":
+        return None
+    if kind not in ("measured", "typical"):
+        raise UserError(f"bones are measured, typical or none, got '{kind}'")
+    if kind == "typical":
+        limbs = typical_limbs(skeleton)
+    names = [tuple(skeleton.joints[end] for end in pair) for pair in limbs.ends]
+    unit = names.index(UNIT)
+    ratio = torch.from_numpy((limbs.length_m / limbs.length_m[unit]).astype(np.float32))
+    return Proportions(torch.from_numpy(limbs.ends), ratio, unit)

@@ -12,6 +12,7 @@ from calib.camera import Camera
 
 Floats = NDArray[np.float64]
 NEAREST_M = 0.3
+USUAL_FOCAL = 1.2  # of the picture's longer side, where no camera is known: 45 degrees across
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,234 @@
+"""Training of lifters as CameraPose does (Yang et al. 2023): augmented, with a camera branch for 2D labels, refined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from harvest.errors import UserError
+from harvest.learn.camerapose import (
+    CameraBranch,
+    Chain,
+    Critic,
+    Generator,
+    camera_loss,
+    critic_loss,
+    maker_loss,
+    pictured,
+    refine_loss,
+    squared_loss,
+)
+from harvest.learn.geometry import norms
+from harvest.learn.lifting import ROOT, LifterSettings, LifterTraining, PoseSets, prepared
+from harvest.learn.peers import Peers
+from harvest.learn.pose_sets import PoseSet
+from harvest.monocular.lift import USUAL_FOCAL
+from harvest.monocular.lifter import SPREAD, Lifter, LifterShape
+from harvest.skeleton import load_skeleton
+
+USUAL_M = 4.5  # how far away a person is where the lifter begins to look
+TO_PAPER = 2 * USUAL_FOCAL  # from our screen to the paper's, whose longer side is -1 to 1
+HARDER = 1.5  # times the error on true poses, of made ones
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraPoseSettings(LifterSettings):
+    """How a lifter learns as CameraPose does.
+
+    augment: a generator makes poses, and critics judge them. camera: a camera branch, by which poses that are labelled
+    in 2D alone teach too. refine: joints in 2D are mended first. refine_until, warm_until: shares of the steps after
+    which refining alone ends, and the lifter and the generator by themselves. The rest: weights of eq. 10, 11, 16, 17.
+    """
+
+    augment: bool = True
+    camera: bool = True
+    refine: bool = True
+    refine_until: float = 0.1
+    warm_until: float = 0.25
+    camera_weight: float = 0.01
+    seen_weight: float = 0.5
+    seen_alone_weight: float = 0.2
+    pose_weight: float = 1.0
+    refine_weight: float = 1.0
+    critic_weight: float = 0.1
+
+
+class CameraPose(nn.Module):
+    """All that learns: lifter, camera branch, generator, and critics of what is seen and of poses."""
+
+    def __init__(self, shape: LifterShape, parents: list[int], dropout: float) -> None:
+        """Fresh parameters."""
+        super().__init__()
+        chain = Chain(shape.joints, parents)
+        self.lifter, self.camera = Lifter(shape, dropout), CameraBranch(len(shape.joints))
+        self.generator, self.of_seen, self.of_pose = Generator(chain), Critic(chain), Critic(chain)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Poses as tensors, B in all.
+
+    xy, label: (B, J, 2) on screen, as a detector saw joints and as labels tell; confidence (B, J). pose: (B, J, 3)
+    metres about the root; place: (B, 3) of the root; camera: (B, 4) fx, fy, cx, cy of the screen's camera.
+    """
+
+    xy: Tensor
+    label: Tensor
+    confidence: Tensor
+    pose: Tensor
+    place: Tensor
+    camera: Tensor
+
+    def take(self, rows: Tensor) -> Batch:
+        """Some of them."""
+        return Batch(*(getattr(self, key)[rows] for key in self.__dataclass_fields__))
+
+
+def batch_of(poses: PoseSet, root: int) -> Batch:
+    """All poses of a set."""
+    long = USUAL_FOCAL * poses.size_px.max(axis=1)
+    focal = poses.K[:, [0, 1], [0, 1]] / long[:, None]
+    middle = (poses.K[:, :2, 2] - (poses.size_px - 1) / 2) / long[:, None]
+    place = poses.xyz_m[:, root]
+    arrays = (
+        poses.on_screen(poses.xy),
+        poses.on_screen(poses.label_xy),
+        poses.confidence,
+        poses.xyz_m - place[:, None],
+        place,
+        np.concatenate([focal, middle], axis=1),
+    )
+    return Batch(*(torch.from_numpy(array.astype(np.float32)) for array in arrays))
+
+
+class CameraPoseTraining(LifterTraining[CameraPose]):
+    """`--recipe camerapose`."""
+
+    settings: CameraPoseSettings
+
+    def __init__(self, sets: PoseSets, out: Path, settings: CameraPoseSettings, peers: Peers | None = None) -> None:
+        """Take poses known in 3D, and more that are labelled in 2D alone, if the camera branch learns.
+
+        Raises:
+            UserError: as `LifterTraining`, or poses to learn from that are not known whole.
+        """
+        torch.manual_seed(settings.seed)
+        skeleton = load_skeleton(settings.skeleton)
+        shape = LifterShape(
+            skeleton.joints,
+            ROOT,
+            settings.width,
+            settings.blocks,
+            centred=False,
+            unit=USUAL_M * SPREAD,
+            metric=True,
+            screen=True,
+            refined=settings.refine,
+        )
+        network = CameraPose(shape, skeleton.parents.tolist(), settings.dropout)
+        super().__init__(sets, out, settings, network, peers)
+        whole = np.asarray(np.isfinite(self.learn.xyz_m).all(axis=(1, 2)))
+        if not whole.any():
+            raise UserError("no pose to learn from is known whole in 3D; give others, or another --skeleton")
+        self.learn = self.learn.take(whole)
+        self._known = batch_of(self.learn, self.root)
+        self._seen = (
+            batch_of(prepared(sets.more, settings.skeleton), self.root) if sets.more and settings.camera else None
+        )
+
+    def batches(self) -> Iterator[Any]:
+        """Rows to learn from, of both kinds of poses."""
+        more = self.shuffled(len(self._seen.xy), stream=1) if self._seen else None
+        for rows in self.shuffled(len(self.learn)):
+            yield rows, next(more) if more else None
+
+    def lifter_of(self, network: CameraPose) -> Lifter:
+        """With what refines in it."""
+        return network.lifter
+
+    def loss(self, batch: tuple[NDArray[np.int64], NDArray[np.int64] | None]) -> tuple[Tensor, Tensor]:
+        """Eq. 16 of poses known in 3D, eq. 17 of the others, and what generator and critics want; in three steps.
+
+        Each part's loss reaches that part's parameters alone: all learn at once, by one optimizer.
+        """
+        s, share = self.settings, self.step / self.settings.steps
+        known = self._known.take(torch.from_numpy(batch[0]))
+        if s.refine and share < s.refine_until:
+            mended, _ = self.network.lifter.looked_at(known.xy, known.confidence)
+            loss = self._refining(mended, known)
+            return loss, loss
+        total, error = self._of_known(known, s.camera and share >= s.warm_until)
+        if s.augment:
+            total = total + self._augmented(known, error)
+        if self._seen is not None and batch[1] is not None and share >= s.warm_until:
+            total = total + self._of_seen(self._seen.take(torch.from_numpy(batch[1])), known)
+        return total, error
+
+    def _refining(self, mended: Tensor, batch: Batch) -> Tensor:
+        at = batch.xy[:, self.root : self.root + 1]
+        return refine_loss(mended, (batch.label - at) / SPREAD, batch.confidence)
+
+    def _of_known(self, batch: Batch, by_camera: bool) -> tuple[Tensor, Tensor]:
+        """Eq. 16, and the error in 3D alone."""
+        s, network = self.settings, self.network
+        mended, at = network.lifter.looked_at(batch.xy, batch.confidence)
+        poses, _ = network.lifter.lift(mended, at)
+        error = squared_loss(poses, batch.pose)
+        total = s.pose_weight * error
+        if s.refine:
+            total = total + s.refine_weight * self._refining(mended, batch)
+        if by_camera:
+            camera, place = network.camera(mended, at, poses)
+            again = squared_loss(TO_PAPER * pictured(poses, camera, place), TO_PAPER * batch.label)
+            told = camera_loss(camera, place, batch.camera, batch.place)
+            total = total + s.seen_weight * again + s.camera_weight * told
+        return total, error.detach()
+
+    def _of_seen(self, batch: Batch, known: Batch) -> Tensor:
+        """Eq. 17; and what is projected should look like people, to a critic that learns to tell it from true ones."""
+        s, network = self.settings, self.network
+        mended, at = network.lifter.looked_at(batch.xy, batch.confidence)
+        poses, _ = network.lifter.lift(mended, at)
+        again = pictured(poses, *network.camera(mended, at, poses))
+        total = s.seen_alone_weight * squared_loss(TO_PAPER * again, TO_PAPER * batch.label)
+        if s.refine:
+            total = total + s.refine_weight * self._refining(mended, batch)
+        if s.augment:
+            total = total + s.critic_weight * maker_loss(frozen(network.of_seen)(again))
+            total = total + critic_loss(network.of_seen(known.label), network.of_seen(again.detach()))
+        return total
+
+    def _augmented(self, batch: Batch, error: Tensor) -> Tensor:
+        """What generator and critics want, and after that the lifter's error on what was made."""
+        network, s = self.network, self.settings
+        draw = torch.Generator().manual_seed(int(self.step) * 2**20 + s.seed)
+        noise = torch.randn(len(batch.pose), network.generator.noise, generator=draw)
+        poses, place = network.generator(batch.pose, noise)
+        seen = pictured(poses, batch.camera, place)
+        lifted = self._error(frozen(network.lifter)(seen)[0], poses)
+        harder = (lifted.mean() / (HARDER * error.sqrt().clamp_min(1e-3)) - 1).abs()
+        fooled = maker_loss(frozen(network.of_pose)(poses)) + maker_loss(frozen(network.of_seen)(seen))
+        judged = critic_loss(network.of_pose(batch.pose), network.of_pose(poses.detach()))
+        judged = judged + critic_loss(network.of_seen(batch.label), network.of_seen(seen.detach()))
+        learnt = squared_loss(network.lifter(seen.detach())[0], poses.detach())
+        return fooled + s.critic_weight * harder + judged + s.pose_weight * learnt
+
+    @staticmethod
+    def _error(found: Tensor, truth: Tensor) -> Tensor:
+        """(B,) root of the mean squared distance of joints."""
+        return norms((found - truth).flatten(1)) / found.shape[1] ** 0.5
+
+
+def frozen(module: nn.Module) -> Callable[[Tensor], Any]:
+    """What a module says, by parameters that no gradient reaches, and leaving no trace in its running means."""
+    kept = {key: value.detach() for key, value in module.named_parameters()}
+    kept |= {key: value.clone() for key, value in module.named_buffers()}
+    return lambda x: functional_call(module, kept, (x,))
