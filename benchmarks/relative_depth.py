@@ -63,9 +63,7 @@ def annotated(name: str, votes: Votes, poses: PoseSet) -> PairLabels:
     one, other = (
         np.array([poses.joints.index(joint) for joint in those[some].tolist()]) for those in (votes.one, votes.other)
     )
-    return PairLabels(
-        row, one, other, votes.nearer[some].astype(np.int64), np.full(len(row), 1 / len(row) * len(poses))
-    )
+    return PairLabels(row, one, other, votes.nearer[some].astype(np.int64), np.ones(len(row)))
 
 
 def tell_votes(votes: Votes, poses: PoseSet) -> None:

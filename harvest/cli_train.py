@@ -162,48 +162,52 @@ def train_triangulation(  # noqa: PLR0913 - one parameter an option
 )
 def train_monocular(  # noqa: PLR0913 - one parameter an option
     data: Annotated[
-        Path, typer.Option("--data", help="Folder of crops of `harvest train crops --run` or `harvest studio crops`.")
+        Path,
+        typer.Option(
+            "--data", help="Folder of crops of `harvest train crops --run` or `harvest studio`; lifters: also an .npz."
+        ),
     ],
     out: OutOption,
     validation: ValidationOption = None,
-    recipe: Annotated[str, typer.Option("--recipe", help="harvested: labels in space.")] = "harvested",
-    model: Annotated[
-        str, typer.Option("--model", help="volumetric: the mean of maps in space; regression: a fully connected layer.")
-    ] = "volumetric",
-    skeleton: Annotated[str, typer.Option("--skeleton", help="Built-in skeleton, with a pelvis.")] = "harvest21",
-    start: Annotated[
-        Path | None, typer.Option("--start", help="Weights of an hourglass or a monocular network; else from scratch.")
+    recipe: Annotated[
+        str,
+        typer.Option(
+            "--recipe",
+            help="From pictures: harvested, labels in space. From 2D joints: relative, which of two is nearer; "
+            "camerapose, labels in space and in 2D.",
+        ),
+    ] = "harvested",
+    more: Annotated[Path | None, typer.Option("--more", help="More data; of camerapose, labelled in 2D alone.")] = None,
+    votes: Annotated[
+        Path | None, typer.Option("--votes", help="Of `harvest annotate depth`, for relative; else depths tell.")
     ] = None,
-    width: Annotated[int, typer.Option("--width", min=2, help="Channels.")] = 128,
-    steps: StepsOption = 3000,
-    batch: BatchOption = 32,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Lifters see the labels in 2D instead of what a detector saw.")
+    ] = False,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Harvested: volumetric, the mean of maps in space, or regression.")
+    ] = None,
+    skeleton: Annotated[str | None, typer.Option("--skeleton", help="Built-in skeleton, with a pelvis.")] = None,
+    start: Annotated[Path | None, typer.Option("--start", help="Weights to begin with; else from scratch.")] = None,
+    width: Annotated[int | None, typer.Option("--width", min=2, help="Channels.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Batches in all.")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Samples in a batch.")] = None,
     rate: RateOption = 1e-3,
+    more_settings: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE of the recipe's own settings; `--set help` lists them.")
+    ] = None,
     hours: HoursOption = None,
     seed: SeedOption = 0,
     processes: ProcessesOption = None,
 ) -> None:
     """Train a network that tells a 3D pose from one picture; `harvest predict --weights` takes what comes out."""
-    from harvest.detect2d.hourglass_detector import fast_bf16
-    from harvest.learn.detector import Folders
-    from harvest.learn.monocular import WEIGHTS, MonocularSettings, MonocularTraining
-    from harvest.learn.peers import fitting
-    from harvest.learn.training import train
+    from pipelines.recipes import Given, train_recipe
 
-    settings = MonocularSettings(
-        recipe=recipe,
-        model=model,
-        skeleton=skeleton,
-        start=str(start or ""),
-        width=width,
-        steps=steps,
-        batch=batch,
-        rate=rate,
-        seed=seed,
-        bf16=fast_bf16(),
-    )
-    make = partial(MonocularTraining, Folders(data, validation), out, settings)
-    train(make, processes or fitting(batch), _seconds(hours))
-    typer.echo(f"done: {out / WEIGHTS}")
+    sizes = {"width": width, "steps": steps, "batch": batch, "rate": rate, "seed": seed}
+    options = {"model": model, "skeleton": skeleton} | sizes
+    given = Given(data, validation, more, votes, start, exact)
+    done = train_recipe(recipe, given, out, options, more_settings or (), processes, _seconds(hours))
+    typer.echo(f"done: {done}")
 
 
 def _seconds(hours: float | None) -> float:

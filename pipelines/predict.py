@@ -14,11 +14,10 @@ from tqdm import tqdm
 from calib.camera import Camera
 from calib.rig import load_rig
 from harvest.detect2d.detectors import crop_picture, image_from_pixels, make_finder
-from harvest.detect2d.hourglass_detector import fast_bf16
 from harvest.errors import UserError
-from harvest.monocular.files import load_monocular
-from harvest.monocular.lift import USUAL_FOCAL, lift, rays_of
-from harvest.monocular.networks import CROP_PX, predict_crops
+from harvest.monocular.lift import USUAL_FOCAL
+from harvest.monocular.networks import CROP_PX
+from harvest.monocular.predictors import load_predictor
 from harvest.report.single import Shown, draw_poses
 from harvest.store.fingerprint import fingerprint
 from harvest.store.tables import PERSON, write_table
@@ -53,8 +52,8 @@ def predict(question: Question, out: Path) -> str:
         UserError: weights, picture, video or camera that cannot be used, or nobody in any picture.
         CalibrationError: a rig that cannot be read.
     """
-    network, limbs = load_monocular(question.weights)
-    finder, joints = make_finder("hourglass", None, None), network.shape.joints
+    predictor = load_predictor(question.weights)
+    finder, joints = make_finder("hourglass", None, None), predictor.joints
     frames: list[int] = []
     poses: list[tuple[Floats, Floats]] = []
     shown: dict[int, Shown] = {}  # the first pose of each of SHOWN stretches
@@ -65,24 +64,23 @@ def predict(question: Question, out: Path) -> str:
         if affine is None:
             continue
         crop, to_image = crop_picture(image, affine, CROP_PX), image_from_pixels(affine, CROP_PX)
-        told = predict_crops(network, crop[None], fast_bf16())[0]
-        xyz = lift(rays_of(told[:, :2], camera, to_image), told[:, 2], limbs)
+        uv, xyz = predictor.predict(crop, camera, to_image)
         frames.append(frame)
-        poses.append((told[:, :2] @ to_image[:, :2].T + to_image[:, 2], xyz))
-        shown.setdefault(stretch, Shown(f"{question.source.name}, frame {frame}", crop, told[:, :2], xyz))
+        poses.append((uv @ to_image[:, :2].T + to_image[:, 2], xyz))
+        shown.setdefault(stretch, Shown(f"{question.source.name}, frame {frame}", crop, uv, xyz))
     if not frames:
         raise UserError(f"nobody was found in {question.source}; give a picture that shows a person whole")
     out.mkdir(parents=True, exist_ok=True)
-    uv, xyz = (np.array(part) for part in zip(*poses, strict=True))
+    all_uv, all_xyz = (np.array(part) for part in zip(*poses, strict=True))
     columns = {
         "frame": np.repeat(frames, len(joints)),
-        "person": np.full(uv[..., 0].size, PERSON, np.int32),
+        "person": np.full(all_uv[..., 0].size, PERSON, np.int32),
         "joint": np.tile(np.array(joints), len(frames)),
-        **{f"{axis}_px": uv[..., i].ravel() for i, axis in enumerate("uv")},
-        **{f"{axis}_cam_m": xyz[..., i].ravel() for i, axis in enumerate("xyz")},
+        **{f"{axis}_px": all_uv[..., i].ravel() for i, axis in enumerate("uv")},
+        **{f"{axis}_cam_m": all_xyz[..., i].ravel() for i, axis in enumerate("xyz")},
     }
     write_table(out / TABLE, columns, fingerprint("predict", sha256_of(question.weights), str(question.source)))
-    draw_poses(list(shown.values()), joints, limbs.ends, out / SHEET)
+    draw_poses(list(shown.values()), joints, predictor.limbs.ends, out / SHEET)
     return f"{len(frames)} poses in {out / TABLE}; look at {out / SHEET}"
 
 

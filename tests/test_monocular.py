@@ -23,6 +23,7 @@ from harvest.skeleton import load_skeleton
 from harvest.studio.figure import moving_figure
 from pipelines.harvested_crops import crops_of_run
 from pipelines.predict import Question, camera_of
+from pipelines.recipes import Given, train_recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SKELETON = load_skeleton("mpii16")
@@ -177,7 +178,7 @@ def test_training_learns_a_handful_of_pictures(crops, tmp_path, model, monkeypat
 
 def test_what_cannot_be_trained_is_refused(crops, tmp_path):
     with pytest.raises(UserError, match="no recipe 'magic'"):
-        MonocularTraining(crops, tmp_path, MonocularSettings(**SMALL | {"recipe": "magic"}))
+        train_recipe("magic", Given(crops.learn), tmp_path, {})
     with pytest.raises(UserError, match="choose volumetric or regression"):
         MonocularTraining(crops, tmp_path, MonocularSettings(**SMALL | {"model": "magic"}))
     with pytest.raises(UserError, match="skeleton 'coco17' has no pelvis"):

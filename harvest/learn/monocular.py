@@ -25,7 +25,6 @@ from harvest.monocular.networks import CROP_PX, HALF_PX, UNIT_M, MonocularNetwor
 from harvest.skeleton import load_skeleton
 
 WEIGHTS = "monocular.safetensors"
-RECIPES = ("harvested",)
 ROOT = "pelvis"
 MEASURE_BATCH = 16
 LIMB_SAMPLES = 2000  # from which limbs are measured
@@ -35,12 +34,11 @@ LIMB_SAMPLES = 2000  # from which limbs are measured
 class MonocularSettings(PictureSettings):
     """How a monocular network is trained.
 
-    recipe: of RECIPES. model: 'volumetric' or 'regression', see `MonocularNetwork`. skeleton: built-in, of the joints.
+    model: 'volumetric' or 'regression', see `MonocularNetwork`. skeleton: built-in, of the joints.
     start: weights of an hourglass or a monocular network whose parts it begins with; empty for the published features
     alone. share: of samples from a second folder.
     """
 
-    recipe: str = "harvested"
     model: str = "volumetric"
     skeleton: str = "harvest21"
     start: str = ""
@@ -119,11 +117,9 @@ class MonocularTraining(PictureTraining[MonocularNetwork]):
         """Build the network, and measure the limbs of those it learns from.
 
         Raises:
-            UserError: an unknown recipe or model, no samples, samples without joints in space, no such weights, or a
+            UserError: an unknown model, no samples, samples without joints in space, no such weights, or a
                 checkpoint of other settings.
         """
-        if settings.recipe not in RECIPES:
-            raise UserError(f"no recipe '{settings.recipe}'; choose one of {', '.join(RECIPES)}")
         skeleton = load_skeleton(settings.skeleton)
         try:
             shape = Shape(settings.model, skeleton.joints, settings.width)

@@ -71,17 +71,17 @@ def supervised_loss(poses: Tensor, truth: Tensor) -> Tensor:
 
 
 def relative_loss(poses: Tensor, pairs: Pairs, steep: float = 2.5) -> Tensor:
-    """Eq. 2, over a batch of poses (B, J, 3): mean of the sums over a pose's pairs of log(1 + exp(-r d)), or |d| for
-    r = 0.
+    """Eq. 2, over a batch of poses (B, J, 3): mean over all pairs of log(1 + exp(-r d)), or |d| for r = 0.
 
-    d = steep (z_one - z_other) over the mean absolute difference of all pairs of the batch; z grows away from the
-    camera.
+    The paper has the sum over each pose's pairs, the same for one pair a pose; of many, a sum would drown the other
+    terms. d = steep (z_one - z_other) over the mean absolute difference of all pairs of the batch; z grows away from
+    the camera.
     """
     z = poses[..., 2]
     apart = z[pairs.row, pairs.one] - z[pairs.row, pairs.other]
     d = steep * apart / apart.abs().mean().clamp_min(1e-8)
     each = torch.where(pairs.r == 0, d.abs(), functional.softplus(-pairs.r * d))
-    return (pairs.weight * each).sum() / len(poses)
+    return (pairs.weight * each).sum() / max(len(each), 1)
 
 
 def root_loss(poses: Tensor, root: int) -> Tensor:

@@ -48,6 +48,23 @@ def rays_of(uv_px: Floats, camera: Camera, image_from_crop: Floats) -> Floats:
     return np.concatenate([xy, np.ones_like(xy[..., :1])], axis=-1)
 
 
+def placed(poses_m: Floats, rays: Floats) -> Floats:
+    """(..., J, 3) poses (..., J, 3) in metres, moved so that joints come closest to their rays (..., J, 3).
+
+    The least sum of squared distances, in closed form. Joints that are NaN take no part. A pose that would end up
+    behind the camera is moved no further than to where its root is NEAREST_M away.
+    """
+    unit = rays / np.linalg.norm(rays, axis=-1, keepdims=True)
+    told = np.isfinite(unit).all(-1) & np.isfinite(poses_m).all(-1)
+    across = np.eye(3) - unit[..., :, None] * unit[..., None, :]
+    across = np.where(told[..., None, None], across, 0.0)
+    off = np.where(told[..., None], poses_m, 0.0)
+    total = across.sum(axis=-3) + 1e-9 * np.eye(3)
+    move = np.linalg.solve(total, -np.einsum("...jab,...jb->...a", across, off)[..., None])[..., 0]
+    move[..., 2] = np.maximum(move[..., 2], NEAREST_M)
+    return np.asarray(poses_m + move[..., None, :])
+
+
 def lift(rays: Floats, depth_m: Floats, limbs: Limbs) -> Floats:
     """(..., J, 3) metres in the camera's frame of joints on rays (..., J, 3), depth_m (..., J) behind the pelvis.
 

@@ -12,7 +12,7 @@ from harvest.monocular.lift import Limbs
 from harvest.monocular.lifter import Lifter, LifterShape
 from harvest.store.network_file import PathLike, fill_network, read_network, save_network
 
-_HEADER = "lifter"
+KIND = "lifter"
 _NEEDED = "give a lifter.safetensors that `harvest train monocular` made"
 
 
@@ -21,7 +21,7 @@ def save_lifter(network: Lifter, limbs: Limbs, path: PathLike) -> None:
     joints = network.shape.joints
     ends = [[joints[end] for end in pair] for pair in limbs.ends]
     header = asdict(network.shape) | {"limbs": ends, "length_m": limbs.length_m.round(5).tolist()}
-    save_network(network, path, _HEADER, header)
+    save_network(network, path, KIND, header)
 
 
 def load_lifter(path: PathLike) -> tuple[Lifter, Limbs]:
@@ -31,7 +31,7 @@ def load_lifter(path: PathLike) -> tuple[Lifter, Limbs]:
         UserError: no such file, no weights of a lifter, or not all of them.
     """
     path = Path(path)
-    header, weights = read_network(path, _HEADER, _NEEDED)
+    header, weights = read_network(path, KIND, _NEEDED)
     try:
         joints = tuple(map(str, header.pop("joints")))
         ends = np.array([[joints.index(end) for end in pair] for pair in header.pop("limbs")], np.int64)

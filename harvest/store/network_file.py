@@ -53,6 +53,15 @@ def read_network(path: Path, kind: str, needed: str) -> tuple[dict[str, Any], di
     return dict(json.loads(header)), weights
 
 
+def holds_network(path: Path, kind: str) -> bool:
+    """Whether a file says that it holds weights of that kind; False where it cannot be read."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return kind in (file.metadata() or {})
+    except Exception:  # what a broken file raises is not in the reader's contract; whoever reads it next will tell
+        return False
+
+
 def fill_network(model: nn.Module, weights: dict[str, Tensor], told: str) -> None:
     """Put all of a network's weights into it; `told` names file and network in an error, and ends it.
 

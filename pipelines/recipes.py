@@ -1,0 +1,137 @@
+"""How a monocular network is trained, by the name of a recipe: its settings, and what it learns from."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from harvest.detect2d.hourglass_detector import fast_bf16
+from harvest.errors import UserError
+from harvest.labels.votes import read_votes
+from harvest.learn import monocular
+from harvest.learn.camerapose_training import CameraPoseSettings, CameraPoseTraining
+from harvest.learn.detector import Folders
+from harvest.learn.lifting import WEIGHTS, LifterSettings, PoseSets, prepared
+from harvest.learn.pairs import labels_of
+from harvest.learn.peers import Peers, fitting
+from harvest.learn.pose_sets import read_pose_set
+from harvest.learn.relative import RelativeSettings, RelativeTraining
+from harvest.learn.training import Training, TrainingSettings, train
+from harvest.monocular.lifter_files import load_lifter
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a training is given: poses or crops to learn from, to measure on, and more of them; votes of annotators;
+    weights to begin with. exact: 2D is taken from labels, even where a set tells what a detector saw.
+    """
+
+    data: Path
+    validation: Path | None = None
+    more: Path | None = None
+    votes: Path | None = None
+    start: Path | None = None
+    exact: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A way to learn: its settings, what makes its training, and what the weights are called."""
+
+    settings: type[TrainingSettings]
+    make: Callable[[Given, Path, Any, Peers], Training[Any]]
+    weights: str
+
+
+def _pose_sets(given: Given) -> PoseSets:
+    sets = [read_pose_set(path) if path else None for path in (given.data, given.validation, given.more)]
+    if given.exact:
+        sets = [one.exact() if one else None for one in sets]
+    learn, measure, more = sets
+    assert learn is not None
+    return PoseSets(learn, measure, more)
+
+
+def _relative(given: Given, out: Path, settings: RelativeSettings, peers: Peers) -> RelativeTraining:
+    sets = _pose_sets(given)
+    labels = None
+    if given.votes is not None:
+        labels = labels_of(read_votes(given.votes), prepared(sets.learn, settings.skeleton))
+    start = load_lifter(given.start)[0] if given.start else None
+    return RelativeTraining(sets, out, settings, labels, start, peers)
+
+
+def _camerapose(given: Given, out: Path, settings: CameraPoseSettings, peers: Peers) -> CameraPoseTraining:
+    return CameraPoseTraining(_pose_sets(given), out, settings, peers)
+
+
+def _harvested(given: Given, out: Path, settings: monocular.MonocularSettings, peers: Peers) -> Training[Any]:
+    return monocular.MonocularTraining(Folders(given.data, given.validation, given.more), out, settings, peers)
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "harvested": Recipe(monocular.MonocularSettings, _harvested, monocular.WEIGHTS),
+    "relative": Recipe(RelativeSettings, _relative, WEIGHTS),
+    "camerapose": Recipe(CameraPoseSettings, _camerapose, WEIGHTS),
+}
+
+
+def train_recipe(
+    name: str,
+    given: Given,
+    out: Path,
+    options: Mapping[str, Any],
+    more: Sequence[str] = (),
+    processes: int | None = None,
+    most_seconds: float = float("inf"),
+) -> Path:
+    """Train by a recipe; gives the file of weights.
+
+    Args:
+        options: settings by name; None leaves the recipe's own.
+        more: KEY=VALUE each, of the recipe's own settings.
+    Raises:
+        UserError: no such recipe or setting, or what the training raises.
+    """
+    if name not in RECIPES:
+        raise UserError(f"no recipe '{name}'; choose one of {', '.join(RECIPES)}")
+    recipe = RECIPES[name]
+    known = {one.name for one in fields(recipe.settings)}
+    chosen = {key: value for key, value in options.items() if value is not None and key in known}
+    if "bf16" in known and not issubclass(recipe.settings, LifterSettings):
+        chosen["bf16"] = fast_bf16()
+    if "start" in known:
+        chosen["start"] = str(given.start or "")
+    settings = recipe.settings(**chosen | settings_of(recipe.settings, name, more))
+    train(partial(recipe.make, given, out, settings), processes or fitting(settings.batch), most_seconds)
+    return out / recipe.weights
+
+
+def settings_of(kind: type[TrainingSettings], name: str, given: Sequence[str]) -> dict[str, Any]:
+    """Settings by name, of KEY=VALUE each; a value has the type of the setting's default.
+
+    Raises:
+        UserError: another form, an unknown key (with the known ones), or a value of another type.
+    """
+    defaults = {one.name: one.default for one in fields(kind) if one.default is not MISSING}
+    defaults = {key: value for key, value in defaults.items() if not is_dataclass(value)}
+    found = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or key not in defaults:
+            raise UserError(f"'{text}' is no setting of recipe {name}; give KEY=VALUE, known: {', '.join(defaults)}")
+        try:
+            parsed = value if isinstance(defaults[key], str) else ast.literal_eval(value.capitalize())
+        except (SyntaxError, ValueError):
+            parsed = None
+        wanted = type(defaults[key])
+        if isinstance(parsed, int) and not isinstance(parsed, bool) and wanted is float:
+            parsed = float(parsed)
+        if type(parsed) is not wanted:
+            raise UserError(f"setting {key} of recipe {name} takes a {wanted.__name__}, got '{value}'")
+        found[key] = parsed
+    return found
