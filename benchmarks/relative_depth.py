@@ -41,6 +41,10 @@ ROWS: dict[str, dict[str, Any]] = {
     "five votes": {},
     "merged votes": {},
 }
+FEWER = (500, 2000, 8000)  # poses, of which a set without this says all
+ROWS |= {
+    f"{kind} {few}": ROWS[kind] | {"poses": few} for few in FEWER for kind in ("supervised", "relative", "merged votes")
+}
 PAPER = {"supervised": (49.62, 36.54), "relative": (64.58, 48.97), "perspective": (65.22, 48.54)}
 PAPER |= {"typical bones": (73.26, 55.27), "no bones": (118.34, 89.81), "all pairs": (63.96, 48.90)}
 PAPER |= {"tolerance": (63.45, 47.54)}
@@ -55,7 +59,7 @@ def votes_of(poses: PoseSet, seed: int) -> Votes:
 
 def annotated(name: str, votes: Votes, poses: PoseSet) -> PairLabels:
     """Votes as labels: the first of each pair, each by itself, or merged."""
-    if name == "merged votes":
+    if name.startswith("merged votes"):
         return labels_of(votes, poses)
     some = slice(None, None, EACH) if name == "one vote" else slice(None)
     place = {str(sample): row for row, sample in enumerate(poses.name)}
@@ -93,7 +97,10 @@ def tell_votes(votes: Votes, poses: PoseSet) -> None:
 def trained(name: str, seed: int, sets: tuple[PoseSet, PoseSet], out: Path) -> tuple[float, float, float]:
     """Errors in mm after the best scale and the best similarity, and seconds of a training."""
     learn, judge = sets
-    settings = RelativeSettings(skeleton=SKELETON, width=512, batch=128, steps=STEPS, seed=seed, **ROWS[name])
+    chosen = dict(ROWS[name])
+    if few := chosen.pop("poses", 0):
+        learn = learn.take(np.random.default_rng([seed, 47]).permutation(len(learn))[:few])
+    settings = RelativeSettings(skeleton=SKELETON, width=512, batch=128, steps=STEPS, seed=seed, **chosen)
     labels = annotated(name, votes_of(learn, seed), learn) if "vote" in name else None
     training = RelativeTraining(PoseSets(learn), out / f"{name.replace(' ', '_')}_{seed}", settings, labels)
     begin = time.monotonic()
@@ -124,6 +131,39 @@ def told(rows: list[dict[str, str]]) -> None:
         print(f"{name:14}{cells[0]:>14}{cells[1]:>14}{ratios:>14}{paper:>14}{mean[2]:9.0f}")
 
 
+def draw(rows: list[dict[str, str]], poses: int, path: Path) -> None:
+    """What a number of labels of each kind buys: errors over the number of labels, and over that of wrong ones."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    by_number, by_wrong = figure.subplots(1, 2, sharey=True)
+    kinds = {
+        "supervised": ("poses in 3D", 1),
+        "relative": ("pairs, exact", 1),
+        "merged votes": ("votes, five a pair", EACH),
+    }
+    for kind, (label, each) in kinds.items():
+        some = [(count, f"{kind} {count}") for count in FEWER] + [(poses, kind)]
+        points = [(each * count, _aligned(rows, name)) for count, name in some]
+        _curve(by_number, [point for point in points if len(point[1])], label)
+    flips = [(0, "relative"), *((share, f"flipped {share} %") for share in (10, 20, 30, 40, 50))]
+    _curve(by_wrong, [(x, values) for x, name in flips if len(values := _aligned(rows, name))], "pairs")
+    by_number.set(xscale="log", xlabel="labels", ylabel="error after Procrustes, mm", ylim=(0, None))
+    by_wrong.set(xlabel="wrong labels, %")
+    by_number.legend()
+    figure.savefig(path, dpi=120)
+
+
+def _aligned(rows: list[dict[str, str]], name: str) -> np.ndarray:
+    return np.array([float(row["aligned_mm"]) for row in rows if row["name"] == name])
+
+
+def _curve(axes: Any, points: list[tuple[int, np.ndarray]], label: str) -> None:
+    axes.errorbar(
+        [x for x, _ in points], [v.mean() for _, v in points], [v.std() for _, v in points], label=label, marker="o"
+    )
+
+
 def main() -> None:
     """Do what is not done yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -150,7 +190,9 @@ def main() -> None:
             with table.open("a", encoding="utf-8") as file:
                 file.write(",".join([name, str(seed), *(f"{value:.5g}" for value in found)]) + "\n")
     with table.open(encoding="utf-8", newline="") as file:
-        told(list(csv.DictReader(file)))
+        rows = list(csv.DictReader(file))
+    told(rows)
+    draw(rows, len(learn), args.out / "labels.png")
 
 
 if __name__ == "__main__":
