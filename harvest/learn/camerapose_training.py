@@ -62,7 +62,13 @@ class CameraPoseSettings(LifterSettings):
 
 
 class CameraPose(nn.Module):
-    """All that learns: lifter, camera branch, generator, and critics of what is seen and of poses."""
+    """All that learns: lifter, camera branch, generator, and critics of what is seen and of poses.
+
+    Attributes:
+        usual_m: the lifter's error on the last batch of true poses.
+    """
+
+    usual_m: Tensor
 
     def __init__(self, shape: LifterShape, parents: list[int], dropout: float) -> None:
         """Fresh parameters."""
@@ -70,6 +76,7 @@ class CameraPose(nn.Module):
         chain = Chain(shape.joints, parents)
         self.lifter, self.camera = Lifter(shape, dropout), CameraBranch(len(shape.joints))
         self.generator, self.of_seen, self.of_pose = Generator(chain), Critic(chain), Critic(chain)
+        self.register_buffer("usual_m", torch.tensor(0.1))
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,10 @@ class Batch:
     pose: Tensor
     place: Tensor
     camera: Tensor
+
+    def __len__(self) -> int:
+        """B."""
+        return len(self.xy)
 
     def take(self, rows: Tensor) -> Batch:
         """Some of them."""
@@ -146,7 +157,7 @@ class CameraPoseTraining(LifterTraining[CameraPose]):
 
     def batches(self) -> Iterator[Any]:
         """Rows to learn from, of both kinds of poses."""
-        more = self.shuffled(len(self._seen.xy), stream=1) if self._seen else None
+        more = self.shuffled(len(self._seen), stream=1) if self._seen else None
         for rows in self.shuffled(len(self.learn)):
             yield rows, next(more) if more else None
 
@@ -157,69 +168,75 @@ class CameraPoseTraining(LifterTraining[CameraPose]):
     def loss(self, batch: tuple[NDArray[np.int64], NDArray[np.int64] | None]) -> tuple[Tensor, Tensor]:
         """Eq. 16 of poses known in 3D, eq. 17 of the others, and what generator and critics want; in three steps.
 
-        Each part's loss reaches that part's parameters alone: all learn at once, by one optimizer.
+        Each part's loss reaches that part's parameters alone: all learn at once, by one optimizer. The lifter sees all
+        kinds of poses in one batch, for batch norms to measure what they will meet.
         """
         s, share = self.settings, self.step / self.settings.steps
         known = self._known.take(torch.from_numpy(batch[0]))
+        kinds = [known]
+        if self._seen is not None and batch[1] is not None and (share >= s.warm_until or share < s.refine_until):
+            kinds.append(self._seen.take(torch.from_numpy(batch[1])))
         if s.refine and share < s.refine_until:
-            mended, _ = self.network.lifter.looked_at(known.xy, known.confidence)
-            loss = self._refining(mended, known)
+            loss = self._refining(self._looked_at(kinds)[0], kinds)
             return loss, loss
-        total, error = self._of_known(known, s.camera and share >= s.warm_until)
+        total, made = torch.zeros(()), None
         if s.augment:
-            total = total + self._augmented(known, error)
-        if self._seen is not None and batch[1] is not None and share >= s.warm_until:
-            total = total + self._of_seen(self._seen.take(torch.from_numpy(batch[1])), known)
-        return total, error
-
-    def _refining(self, mended: Tensor, batch: Batch) -> Tensor:
-        at = batch.xy[:, self.root : self.root + 1]
-        return refine_loss(mended, (batch.label - at) / SPREAD, batch.confidence)
-
-    def _of_known(self, batch: Batch, by_camera: bool) -> tuple[Tensor, Tensor]:
-        """Eq. 16, and the error in 3D alone."""
-        s, network = self.settings, self.network
-        mended, at = network.lifter.looked_at(batch.xy, batch.confidence)
-        poses, _ = network.lifter.lift(mended, at)
-        error = squared_loss(poses, batch.pose)
-        total = s.pose_weight * error
+            made, total = self._made(known)
+            kinds.append(made)
+        mended, at = self._looked_at(kinds)
+        poses, _ = self.network.lifter.lift(mended, at)
+        error = squared_loss(poses[: len(known)], known.pose)
+        total = total + s.pose_weight * error
+        if made is not None:
+            total = total + s.pose_weight * squared_loss(poses[-len(made) :], made.pose)
+            self.network.usual_m.copy_(error.detach().sqrt())
         if s.refine:
-            total = total + s.refine_weight * self._refining(mended, batch)
-        if by_camera:
-            camera, place = network.camera(mended, at, poses)
-            again = squared_loss(TO_PAPER * pictured(poses, camera, place), TO_PAPER * batch.label)
-            told = camera_loss(camera, place, batch.camera, batch.place)
-            total = total + s.seen_weight * again + s.camera_weight * told
+            total = total + s.refine_weight * self._refining(mended, kinds)
+        if s.camera and share >= s.warm_until:
+            labelled = sum(len(kind) for kind in kinds if kind is not made)
+            total = total + self._by_camera(kinds, mended[:labelled], at[:labelled], poses[:labelled])
         return total, error.detach()
 
-    def _of_seen(self, batch: Batch, known: Batch) -> Tensor:
-        """Eq. 17; and what is projected should look like people, to a critic that learns to tell it from true ones."""
-        s, network = self.settings, self.network
-        mended, at = network.lifter.looked_at(batch.xy, batch.confidence)
-        poses, _ = network.lifter.lift(mended, at)
-        again = pictured(poses, *network.camera(mended, at, poses))
-        total = s.seen_alone_weight * squared_loss(TO_PAPER * again, TO_PAPER * batch.label)
-        if s.refine:
-            total = total + s.refine_weight * self._refining(mended, batch)
-        if s.augment:
-            total = total + s.critic_weight * maker_loss(frozen(network.of_seen)(again))
-            total = total + critic_loss(network.of_seen(known.label), network.of_seen(again.detach()))
+    def _looked_at(self, kinds: list[Batch]) -> tuple[Tensor, Tensor]:
+        xy, confidence = (torch.cat([getattr(kind, key) for kind in kinds]) for key in ("xy", "confidence"))
+        return self.network.lifter.looked_at(xy, confidence)
+
+    def _refining(self, mended: Tensor, kinds: list[Batch]) -> Tensor:
+        """Eq. 4."""
+        xy, label, sure = (torch.cat([getattr(kind, key) for kind in kinds]) for key in ("xy", "label", "confidence"))
+        return refine_loss(mended, (label - xy[:, self.root : self.root + 1]) / SPREAD, sure)
+
+    def _by_camera(self, kinds: list[Batch], mended: Tensor, at: Tensor, poses: Tensor) -> Tensor:
+        """Eq. 7 and 8 of poses known in 3D, eq. 7 of those seen alone; the latter should look like people, to a critic
+        that learns to tell them from true ones.
+        """
+        s, network, known = self.settings, self.network, kinds[0]
+        camera, place = network.camera(mended, at, poses)
+        again, count = pictured(poses, camera, place), len(known)
+        told = camera_loss(camera[:count], place[:count], known.camera, known.place)
+        total = s.camera_weight * told + s.seen_weight * _projected(again[:count], known.label)
+        if len(again) > count:
+            total = total + s.seen_alone_weight * _projected(again[count:], kinds[1].label)
+            if s.augment:
+                total = total + s.critic_weight * maker_loss(frozen(network.of_seen)(again[count:]))
+                total = total + critic_loss(network.of_seen(known.label), network.of_seen(again[count:].detach()))
         return total
 
-    def _augmented(self, batch: Batch, error: Tensor) -> Tensor:
-        """What generator and critics want, and after that the lifter's error on what was made."""
+    def _made(self, batch: Batch) -> tuple[Batch, Tensor]:
+        """Poses that the generator makes, from which no gradient comes back; and what generator and critics want."""
         network, s = self.network, self.settings
         draw = torch.Generator().manual_seed(int(self.step) * 2**20 + s.seed)
-        noise = torch.randn(len(batch.pose), network.generator.noise, generator=draw)
+        noise = torch.randn(len(batch), network.generator.noise, generator=draw)
         poses, place = network.generator(batch.pose, noise)
         seen = pictured(poses, batch.camera, place)
-        lifted = self._error(frozen(network.lifter)(seen)[0], poses)
-        harder = (lifted.mean() / (HARDER * error.sqrt().clamp_min(1e-3)) - 1).abs()
         fooled = maker_loss(frozen(network.of_pose)(poses)) + maker_loss(frozen(network.of_seen)(seen))
         judged = critic_loss(network.of_pose(batch.pose), network.of_pose(poses.detach()))
         judged = judged + critic_loss(network.of_seen(batch.label), network.of_seen(seen.detach()))
-        learnt = squared_loss(network.lifter(seen.detach())[0], poses.detach())
-        return fooled + s.critic_weight * harder + judged + s.pose_weight * learnt
+        off = self._error(frozen(network.lifter)(seen)[0], poses).mean()
+        harder = (off / (HARDER * float(self.network.usual_m.clamp_min(1e-3))) - 1).abs()
+        sure = torch.ones_like(batch.confidence)
+        made = Batch(seen.detach(), seen.detach(), sure, poses.detach(), place.detach(), batch.camera)
+        return made, fooled + judged + s.critic_weight * harder
 
     @staticmethod
     def _error(found: Tensor, truth: Tensor) -> Tensor:
@@ -227,8 +244,20 @@ class CameraPoseTraining(LifterTraining[CameraPose]):
         return norms((found - truth).flatten(1)) / found.shape[1] ** 0.5
 
 
+def _projected(found: Tensor, label: Tensor) -> Tensor:
+    """Eq. 7 in the paper's unit."""
+    return squared_loss(TO_PAPER * found, TO_PAPER * label)
+
+
 def frozen(module: nn.Module) -> Callable[[Tensor], Any]:
-    """What a module says, by parameters that no gradient reaches, and leaving no trace in its running means."""
-    kept = {key: value.detach() for key, value in module.named_parameters()}
-    kept |= {key: value.clone() for key, value in module.named_buffers()}
-    return lambda x: functional_call(module, kept, (x,))
+    """What a module says when in use, without dropout and by its running means; no gradient reaches its parameters."""
+    kept = {key: value.detach() for key, value in module.state_dict(keep_vars=True).items()}
+
+    def say(x: Tensor) -> Any:
+        trains = module.training
+        try:
+            return functional_call(module.eval(), kept, (x,))
+        finally:
+            module.train(trains)
+
+    return say
