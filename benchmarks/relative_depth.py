@@ -27,7 +27,7 @@ from harvest.learn.pairs import PairLabels, draw_pairs, labels_of, right_share, 
 from harvest.learn.pose_sets import PoseSet, join, read_pose_set
 from harvest.learn.relative import RelativeSettings, RelativeTraining
 
-SKELETON, STEPS, ANNOTATORS, EACH = "h36m17", 4000, 150, 5
+SKELETON, STEPS, ANNOTATORS, EACH = "mpii16", 3000, 150, 5
 ROWS: dict[str, dict[str, Any]] = {
     "supervised": {"supervised": True},
     "relative": {},

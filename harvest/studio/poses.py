@@ -48,9 +48,12 @@ class Moments:
 
 
 def all_joints() -> dict[str, tuple[str, int]]:
-    """Each joint that bodies have, with the first set that gives it and its place there."""
+    """Each joint that bodies have, with the first set that gives it and its place there.
+
+    COCO's come before those of Human3.6M, whose nose is no point of the face here but where the neck ends.
+    """
     found: dict[str, tuple[str, int]] = {}
-    for name in JOINT_SETS:
+    for name in ("mpii16", "coco17", "h36m17"):
         for place, joint in enumerate(load_skeleton(name).joints):
             found.setdefault(joint, (name, place))
     return found
