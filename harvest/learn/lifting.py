@@ -139,7 +139,7 @@ def typical_limbs(skeleton: Skeleton) -> Limbs:
 def usual_limbs(poses: PoseSet, skeleton: Skeleton) -> Limbs:
     """Mean limbs of the poses that are known in 3D; where there are none, those of a typical skeleton."""
     children = np.flatnonzero(skeleton.parents >= 0)
-    known = np.isfinite(poses.xyz_m).all(-1)
+    known = np.asarray(np.isfinite(poses.xyz_m).all(-1))
     if not (known[:, children] & known[:, skeleton.parents[children]]).any():
         return typical_limbs(skeleton)
     return mean_limbs(poses.xyz_m, skeleton.parents.tolist())
