@@ -352,6 +352,28 @@ def test_labels_of_a_batch_are_those_of_its_rows(tmp_path):
     assert len(found.r) == 9 and (np.sign(apart) == found.r.numpy()).all()
 
 
+@pytest.mark.parametrize("perspective", [False, True])
+def test_a_lifter_that_knows_metres_goes_on_from_where_it_was(tmp_path, perspective):
+    poses, more = figures(40), {"perspective": perspective}
+    begin = RelativeTraining(PoseSets(poses), tmp_path / "a", RelativeSettings(**SMALL | {"supervised": True}))
+    start = begin.averaged()
+    after = RelativeTraining(PoseSets(poses), tmp_path / "b", RelativeSettings(**SMALL | more), start=start)
+    given = torch.from_numpy(poses.xy.astype(np.float32))
+    ours, scale = after.averaged()(given)
+    torch.testing.assert_close(ours, start(given)[0])
+    assert not after.network.shape.metric and not after.network.shape.centred
+    shown = perspective_or_not(ours, scale, perspective)
+    about = (given - given[:, ROOT : ROOT + 1]) / 0.1
+    assert (shown - about).norm(dim=-1).mean() < 0.75 * about.norm(dim=-1).mean()
+    with pytest.raises(UserError, match="other joints than skeleton 'h36m17'"):
+        RelativeTraining(PoseSets(poses), tmp_path, RelativeSettings(**SMALL | {"skeleton": "h36m17"}), start=start)
+
+
+def perspective_or_not(poses, scale, by_lens):
+    """What a training compares with what is seen, in the same unit."""
+    return perspective(poses, scale) / 0.1 if by_lens else orthographic(poses, scale)
+
+
 def test_what_cannot_be_learnt_from_is_refused(tmp_path):
     flat = figures(5)
     flat = PoseSet(*(np.full_like(v, np.nan) if n == "xyz_m" else v for n, v in vars(flat).items()))

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from harvest.errors import UserError
 from harvest.learn.geometry import lengths, norms, orthographic, perspective
-from harvest.learn.lifting import ROOT, LifterSettings, LifterTraining, PoseSets, typical_limbs
+from harvest.learn.lifting import ROOT, LifterSettings, LifterTraining, PoseSets, seen_by, typical_limbs
 from harvest.learn.pairs import PairLabels, draw_pairs, true_labels
 from harvest.learn.peers import Peers
 from harvest.monocular.lift import Limbs
@@ -170,19 +170,7 @@ class RelativeTraining(LifterTraining[Lifter]):
             UserError: as `LifterTraining`; nothing to learn from; bones of an unknown kind.
         """
         torch.manual_seed(settings.seed)
-        skeleton = load_skeleton(settings.skeleton)
-        metric = settings.supervised or settings.perspective
-        shape = LifterShape(
-            skeleton.joints,
-            ROOT,
-            settings.width,
-            settings.blocks,
-            centred=not settings.supervised,
-            reach=REACH_M if settings.perspective else 2.0,
-            unit=USUAL_M * SPREAD if metric else 1.0,
-            metric=settings.supervised,
-        )
-        network = Lifter(shape, settings.dropout)
+        network = Lifter(shape_of(settings, start), settings.dropout)
         if start is not None:
             network.load_state_dict(start.state_dict())
         super().__init__(sets, out, settings, network, peers)
@@ -190,7 +178,7 @@ class RelativeTraining(LifterTraining[Lifter]):
         self._truth = torch.from_numpy(truth.astype(np.float32))
         unit = SPREAD if settings.perspective else 1.0
         self._how = RelativeHow(self.root, settings.perspective, unit, weights=settings.weights)
-        self._xy = torch.from_numpy(self.learn.xy.astype(np.float32))
+        self._xy = torch.from_numpy(seen_by(network, self.learn).astype(np.float32))
         self._bones = proportions(self.limbs, self.skeleton, settings.bones)
         if not settings.supervised:
             self._labels_by_row(self._labels() if labels is None else labels)
@@ -239,6 +227,26 @@ class RelativeTraining(LifterTraining[Lifter]):
     def lifter_of(self, network: Lifter) -> Lifter:
         """All of it."""
         return network
+
+
+def shape_of(settings: RelativeSettings, start: Lifter | None) -> LifterShape:
+    """The shape of a lifter to train: that of `start`, if it is given, else as settings say.
+
+    Raises:
+        UserError: `start` has other joints.
+    """
+    joints = load_skeleton(settings.skeleton).joints
+    metric = settings.supervised or settings.perspective
+    if start is None:
+        shape = LifterShape(joints, ROOT, settings.width, settings.blocks, centred=not settings.supervised)
+        shape = replace(shape, unit=USUAL_M * SPREAD if metric else 1.0)
+    elif start.shape.joints == joints:
+        shape = start.shape
+    else:
+        raise UserError(f"the weights to begin with have other joints than skeleton '{settings.skeleton}'")
+    # With half its reach, which a fresh network tells, what is projected is where it is seen.
+    reach = REACH_M if settings.perspective else 2 / shape.unit
+    return replace(shape, reach=reach, metric=settings.supervised)
 
 
 def proportions(limbs: Limbs, skeleton: Skeleton, kind: str) -> Proportions | None:
