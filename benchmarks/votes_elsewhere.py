@@ -1,7 +1,7 @@
 """What people's votes on other footage add to a lifter that learnt in a lab (section 5.3 of Ronchi et al. 2018).
 
 The lab is some people of split train, known in 3D. Of all others of it joints are known in 2D, and five simulated
-annotators voted on one pair of each picture. Judged on val and test: the share of pairs of joints told in the wrong order
+annotators voted on one pair of each picture. Judged on val and test: the share of pairs of joints in the wrong order
 (the paper: 34.3 % from the lab, 27.1 % from votes, 24.1 % from both), and errors. Data as for relative_depth.py.
 
     python benchmarks/votes_elsewhere.py --poses sets/poses --out runs/votes

@@ -98,6 +98,10 @@ class Batch:
         """B."""
         return len(self.xy)
 
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch(*(getattr(self, key).to(device) for key in self.__dataclass_fields__))
+
     def take(self, rows: Tensor) -> Batch:
         """Some of them."""
         return Batch(*(getattr(self, key)[rows] for key in self.__dataclass_fields__))
@@ -150,10 +154,10 @@ class CameraPoseTraining(LifterTraining[CameraPose]):
         if not whole.any():
             raise UserError("no pose to learn from is known whole in 3D; give others, or another --skeleton")
         self.learn = self.learn.take(whole)
-        self._known = batch_of(self.learn, self.root)
-        self._seen = (
-            batch_of(prepared(sets.more, settings.skeleton), self.root) if sets.more and settings.camera else None
-        )
+        self._known = batch_of(self.learn, self.root).to(self.device)
+        self._seen: Batch | None = None
+        if sets.more and settings.camera:
+            self._seen = batch_of(prepared(sets.more, settings.skeleton), self.root).to(self.device)
 
     def batches(self) -> Iterator[Any]:
         """Rows to learn from, of both kinds of poses."""
@@ -172,14 +176,14 @@ class CameraPoseTraining(LifterTraining[CameraPose]):
         kinds of poses in one batch, for batch norms to measure what they will meet.
         """
         s, share = self.settings, self.step / self.settings.steps
-        known = self._known.take(torch.from_numpy(batch[0]))
+        known = self._known.take(self.tensor(batch[0]))
         kinds = [known]
         if self._seen is not None and batch[1] is not None and (share >= s.warm_until or share < s.refine_until):
-            kinds.append(self._seen.take(torch.from_numpy(batch[1])))
+            kinds.append(self._seen.take(self.tensor(batch[1])))
         if s.refine and share < s.refine_until:
             loss = self._refining(self._looked_at(kinds)[0], kinds)
             return loss, loss
-        total, made = torch.zeros(()), None
+        total, made = torch.zeros((), device=self.device), None
         if s.augment:
             made, total = self._made(known)
             kinds.append(made)
@@ -226,7 +230,7 @@ class CameraPoseTraining(LifterTraining[CameraPose]):
         """Poses that the generator makes, from which no gradient comes back; and what generator and critics want."""
         network, s = self.network, self.settings
         draw = torch.Generator().manual_seed(int(self.step) * 2**20 + s.seed)
-        noise = torch.randn(len(batch), network.generator.noise, generator=draw)
+        noise = torch.randn(len(batch), network.generator.noise, generator=draw).to(self.device)
         poses, place = network.generator(batch.pose, noise)
         seen = pictured(poses, batch.camera, place)
         fooled = maker_loss(frozen(network.of_pose)(poses)) + maker_loss(frozen(network.of_seen)(seen))

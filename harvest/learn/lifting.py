@@ -7,10 +7,12 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from harvest.errors import UserError
 from harvest.learn.peers import Peers
@@ -101,6 +103,10 @@ class LifterTraining(Training[Network]):
                 rows[here] = order[numbers[here] % n]
             yield rows
 
+    def tensor(self, array: NDArray[Any]) -> Tensor:
+        """An array where the network is; float64 as float32."""
+        return torch.from_numpy(array.astype(np.float32) if array.dtype == np.float64 else array).to(self.device)
+
     @abstractmethod
     def lifter_of(self, network: Network) -> Lifter:
         """The lifter in the network."""
@@ -109,7 +115,8 @@ class LifterTraining(Training[Network]):
         """What `pose_errors_mm` gives."""
         if self.validation is None:
             return None
-        return pose_errors_mm(lifted(self.lifter_of(network), self.limbs, self.validation), self.validation, self.root)
+        lifter = self.lifter_of(network).cpu()
+        return pose_errors_mm(lifted(lifter, self.limbs, self.validation), self.validation, self.root)
 
     def save_weights(self, network: Network) -> None:
         """For `harvest predict --weights`."""

@@ -175,11 +175,12 @@ class RelativeTraining(LifterTraining[Lifter]):
             network.load_state_dict(start.state_dict())
         super().__init__(sets, out, settings, network, peers)
         truth = self.learn.xyz_m - self.learn.xyz_m[:, self.root : self.root + 1]
-        self._truth = torch.from_numpy(truth.astype(np.float32))
+        self._truth, self._sure = self.tensor(truth), self.tensor(self.learn.confidence)
         unit = SPREAD if settings.perspective else 1.0
         self._how = RelativeHow(self.root, settings.perspective, unit, weights=settings.weights)
-        self._xy = torch.from_numpy(seen_by(network, self.learn).astype(np.float32))
-        self._bones = proportions(self.limbs, self.skeleton, settings.bones)
+        self._xy = self.tensor(seen_by(network, self.learn))
+        bones = proportions(self.limbs, self.skeleton, settings.bones)
+        self._bones = replace(bones, ratio=bones.ratio.to(self.device)) if bones else None
         if not settings.supervised:
             self._labels_by_row(self._labels() if labels is None else labels)
 
@@ -194,23 +195,21 @@ class RelativeTraining(LifterTraining[Lifter]):
         """Keep labels so that those of a row are found fast."""
         order = np.argsort(labels.row, kind="stable")
         kept = [getattr(labels, key)[order] for key in ("one", "other", "r", "weight")]
-        self._pairs = [
-            torch.from_numpy(values.astype(np.float32 if i > 1 else np.int64)) for i, values in enumerate(kept)
-        ]
+        self._pairs = [self.tensor(values) for values in kept]
         self._first = np.searchsorted(labels.row[order], np.arange(len(self.learn) + 1))
 
     def pairs_of(self, rows: NDArray[np.int64]) -> Pairs:
         """The labels of a batch."""
         counts = self._first[rows + 1] - self._first[rows]
         start = np.repeat(self._first[rows] - (np.cumsum(counts) - counts), counts)
-        which = torch.from_numpy(start + np.arange(counts.sum()))
-        row = torch.from_numpy(np.repeat(np.arange(len(rows)), counts))
+        which = self.tensor(start + np.arange(counts.sum()))
+        row = self.tensor(np.repeat(np.arange(len(rows)), counts))
         return Pairs(row, *(values[which] for values in self._pairs))
 
     def loss(self, batch: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Eq. 7, or eq. 1 if it is supervised."""
-        rows = torch.from_numpy(batch)
-        seen, at = self.network.looked_at(self._xy[rows])
+        rows = self.tensor(batch)
+        seen, at = self.network.looked_at(self._xy[rows], self._sure[rows])
         poses, scale = self.network.lift(seen, at)
         if self.settings.supervised:
             loss = supervised_loss(poses, self._truth[rows])
