@@ -330,7 +330,7 @@ def test_learning_the_order_of_joints_gives_shapes_of_people(tmp_path):
     assert after[2] < 0.6 * before[2] and after[0] < before[0] and after[2] <= after[1] + 1e-6
 
 
-@pytest.mark.parametrize("change", [{}, {"supervised": True}, {"perspective": True}, {"bones": "none"}, {"pairs": 0}])
+@pytest.mark.parametrize("change", [{}, {"supervised": True}, {"perspective": False}, {"bones": "none", "pairs": 0}])
 def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, change):
     sets = PoseSets(figures(40), figures(10, seed=3))
     settings = RelativeSettings(**SMALL | change)

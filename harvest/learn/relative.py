@@ -134,8 +134,9 @@ class RelativeSettings(LifterSettings):
     """How a lifter learns from which of two joints is nearer.
 
     supervised: it learns from 3D instead (eq. 1), the bound. pairs: labels a picture, 0 for all. tolerance_m: pairs
-    less apart than that are told to be as far. flipped: share of labels that are wrong. perspective: of the
-    projection. bones: 'measured' mean proportions of the set, 'typical' ones of the skeleton's file, or 'none'.
+    less apart than that are told to be as far. flipped: share of labels that are wrong. perspective: joints are
+    projected by eq. 5, else by eq. 4, which needs no focal length and does worse. bones: 'measured' mean proportions of
+    the set, 'typical' ones of the skeleton's file, or 'none'.
 
     The weight of bones grows from 0 to its full size: at first they would be made long enough by depths of any sign,
     which order then could not mend.
@@ -145,7 +146,7 @@ class RelativeSettings(LifterSettings):
     pairs: int = 1
     tolerance_m: float = 0.0
     flipped: float = 0.0
-    perspective: bool = False
+    perspective: bool = True
     bones: str = "measured"
     weights: RelativeWeights = field(default_factory=RelativeWeights)
 
