@@ -32,7 +32,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "supervised": {"supervised": True},
     "relative": {},
     "perspective": {"perspective": True},
-    "perspective, merged votes": {"perspective": True},
+    "perspective merged votes": {"perspective": True},
     "typical bones": {"bones": "typical"},
     "no bones": {"bones": "none"},
     "all pairs": {"pairs": 0},
@@ -45,7 +45,7 @@ ROWS: dict[str, dict[str, Any]] = {
 KINDS = {  # of labels, in the picture, and how many of them a pose or pair takes
     "supervised": ("poses in 3D", 1),
     "perspective": ("pairs, exact", 1),
-    "perspective, merged votes": ("votes, five a pair", EACH),
+    "perspective merged votes": ("votes, five a pair", EACH),
 }
 FEWER = (500, 2000, 8000)  # poses, of which a set without this says all
 ROWS |= {f"{kind} {few}": ROWS[kind] | {"poses": few} for few in FEWER for kind in KINDS}
