@@ -295,9 +295,9 @@ def assert_same_poses(fast, slow):
 
 @on_gpu
 def test_a_batch_of_frames_gives_what_the_frames_give_one_by_one():
-    args = frames_input(2)
+    args = frames_input(2, 8)  # one block of threads a frame; others have more
     fast, slow = (infer_frames(*args, CHAIN, backend, 160) for backend in ("cuda", "reference"))
-    assert fast.found.all() and (fast.active > 40).all()
+    assert fast.found.all() and (fast.active > 30).all()
     assert_same_poses(fast, slow)
     again = infer_frames(
         *(part[1:] for part in args[:2]), args[2], (args[3][0][1:], *args[3][1:]), *args[4:], CHAIN, "cuda", 160
@@ -324,7 +324,10 @@ def test_frames_without_heat_without_a_pose_or_without_room_are_not_found():
     assert fast.found.tolist() == [False, False, True]
     assert np.isinf(fast.bound[:2]).all() and np.isnan(fast.mean_m[:2]).all()
     assert_same_poses(fast, slow)
-    assert_same_poses(*(infer_frames(*args, CHAIN, backend, 5) for backend in ("cuda", "reference")))
+    full = frames_input(1, 5, floor=0.0, cut=1e-3)
+    fast, slow = (infer_frames(*full, CHAIN, backend, 5) for backend in ("cuda", "reference"))
+    assert not fast.found.any()
+    assert_same_poses(fast, slow)
     tree = Tree(CHAIN.parents, CHAIN.order, [interval_shell(30.0, 0.5), None, interval_shell(1.0, 0.5)])
     assert not infer_frames(*frames_input(1, 5), tree, "cuda", 64).found.any()
 
