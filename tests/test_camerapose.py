@@ -156,8 +156,17 @@ def test_parts_learn_in_three_steps_and_a_stopped_training_goes_on_to_the_same_w
     CameraPoseTraining(sets, tmp_path / "parts", settings).run()
     whole, parts = (load_lifter(tmp_path / name / "lifter.safetensors")[0].state_dict() for name in ("whole", "parts"))
     assert all((whole[key] == parts[key]).all() for key in whole) and any(key.startswith("refine") for key in whole)
-    with pytest.raises(UserError, match="no pose to learn from is known whole"):
+    with pytest.raises(UserError, match="no pose to learn from has its pelvis in 3D"):
         CameraPoseTraining(PoseSets(flat), tmp_path / "flat", settings)
+    part = figures(20)
+    part.xyz_m[:, 3] = np.nan
+    part.label_xy[:, 5] = np.nan
+    with pytest.raises(UserError, match="no pose to learn from is known whole"):
+        CameraPoseTraining(PoseSets(part), tmp_path / "part", settings)
+    part.xyz_m[:2, 3] = part.xyz_m[:2, 4] + 0.1
+    CameraPoseTraining(PoseSets(part, None, sets.more), tmp_path / "part", settings).run()
+    lifter, _ = load_lifter(tmp_path / "part" / "lifter.safetensors")
+    assert all(value.isfinite().all() for value in lifter.state_dict().values())
 
 
 def test_poses_known_in_2d_alone_teach_how_another_camera_shows_people(tmp_path):

@@ -133,7 +133,7 @@ class CameraPoseTraining(LifterTraining[CameraPose]):
         """Take poses known in 3D, and more that are labelled in 2D alone, if the camera branch learns.
 
         Raises:
-            UserError: as `LifterTraining`, or poses to learn from that are not known whole.
+            UserError: as `LifterTraining`, or no pose to learn from that is known in 3D, or none whole to augment.
         """
         torch.manual_seed(settings.seed)
         skeleton = load_skeleton(settings.skeleton)
@@ -150,10 +150,14 @@ class CameraPoseTraining(LifterTraining[CameraPose]):
         )
         network = CameraPose(shape, skeleton.parents.tolist(), settings.dropout)
         super().__init__(sets, out, settings, network, peers)
-        whole = np.asarray(np.isfinite(self.learn.xyz_m).all(axis=(1, 2)))
-        if not whole.any():
-            raise UserError("no pose to learn from is known whole in 3D; give others, or another --skeleton")
-        self.learn = self.learn.take(whole)
+        placed = np.asarray(np.isfinite(self.learn.xyz_m[:, self.root]).all(axis=1))
+        if not placed.any():
+            raise UserError(f"no pose to learn from has its {ROOT} in 3D; give others, or another --skeleton")
+        self.learn = self.learn.take(placed)
+        if settings.augment and not np.isfinite(self.learn.xyz_m).all(axis=(1, 2)).any():
+            raise UserError(
+                "no pose to learn from is known whole, to make others of; give another --skeleton or --set augment=false"
+            )
         self._known = batch_of(self.learn, self.root).to(self.device)
         self._seen: Batch | None = None
         if sets.more and settings.camera:
@@ -184,8 +188,9 @@ class CameraPoseTraining(LifterTraining[CameraPose]):
             loss = self._refining(self._looked_at(kinds)[0], kinds)
             return loss, loss
         total, made = torch.zeros((), device=self.device), None
-        if s.augment:
-            made, total = self._made(known)
+        whole = known.take(known.pose.isfinite().all(-1).all(-1) & known.label.isfinite().all(-1).all(-1))
+        if s.augment and len(whole):
+            made, total = self._made(whole)
             kinds.append(made)
         mended, at = self._looked_at(kinds)
         poses, _ = self.network.lifter.lift(mended, at)
@@ -198,7 +203,8 @@ class CameraPoseTraining(LifterTraining[CameraPose]):
             total = total + s.refine_weight * self._refining(mended, kinds)
         if s.camera and share >= s.warm_until:
             labelled = sum(len(kind) for kind in kinds if kind is not made)
-            total = total + self._by_camera(kinds, mended[:labelled], at[:labelled], poses[:labelled])
+            seen = mended[:labelled], at[:labelled], poses[:labelled]
+            total = total + self._by_camera(kinds, seen, whole.label if s.augment else whole.label[:0])
         return total, error.detach()
 
     def _looked_at(self, kinds: list[Batch]) -> tuple[Tensor, Tensor]:
@@ -210,20 +216,20 @@ class CameraPoseTraining(LifterTraining[CameraPose]):
         xy, label, sure = (torch.cat([getattr(kind, key) for kind in kinds]) for key in ("xy", "label", "confidence"))
         return refine_loss(mended, (label - xy[:, self.root : self.root + 1]) / SPREAD, sure)
 
-    def _by_camera(self, kinds: list[Batch], mended: Tensor, at: Tensor, poses: Tensor) -> Tensor:
+    def _by_camera(self, kinds: list[Batch], seen: tuple[Tensor, Tensor, Tensor], true: Tensor) -> Tensor:
         """Eq. 7 and 8 of poses known in 3D, eq. 7 of those seen alone; the latter should look like people, to a critic
-        that learns to tell them from true ones.
+        that learns to tell them from true ones (B, J, 2), if there are any.
         """
         s, network, known = self.settings, self.network, kinds[0]
-        camera, place = network.camera(mended, at, poses)
-        again, count = pictured(poses, camera, place), len(known)
+        camera, place = network.camera(*seen)
+        again, count = pictured(seen[2], camera, place), len(known)
         told = camera_loss(camera[:count], place[:count], known.camera, known.place)
         total = s.camera_weight * told + s.seen_weight * _projected(again[:count], known.label)
         if len(again) > count:
             total = total + s.seen_alone_weight * _projected(again[count:], kinds[1].label)
-            if s.augment:
+            if len(true):
                 total = total + s.critic_weight * maker_loss(frozen(network.of_seen)(again[count:]))
-                total = total + critic_loss(network.of_seen(known.label), network.of_seen(again[count:].detach()))
+                total = total + critic_loss(network.of_seen(true), network.of_seen(again[count:].detach()))
         return total
 
     def _made(self, batch: Batch) -> tuple[Batch, Tensor]:
