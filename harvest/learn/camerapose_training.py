@@ -156,7 +156,8 @@ class CameraPoseTraining(LifterTraining[CameraPose]):
         self.learn = self.learn.take(placed)
         if settings.augment and not np.isfinite(self.learn.xyz_m).all(axis=(1, 2)).any():
             raise UserError(
-                "no pose to learn from is known whole, to make others of; give another --skeleton or --set augment=false"
+                "no pose to learn from is known whole, to make others of; give another --skeleton, or "
+                "--set augment=false"
             )
         self._known = batch_of(self.learn, self.root).to(self.device)
         self._seen: Batch | None = None
