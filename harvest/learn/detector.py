@@ -159,7 +159,7 @@ class PictureTraining(Training[Network]):
             multiprocessing_context="spawn",
         )
 
-    def loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def loss(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The sum over all stacks' maps and the fine ones, which alone are shown."""
         images, truth = batch
         errors = [self.task.loss(scores, truth.to(self.device)) for scores in self._scores(images)]

@@ -1,4 +1,4 @@
-"""Learning depth from pictures of which some are labelled in 2D alone, by what is known of bodies (Zhou et al. 2017)."""
+"""Learning depth from pictures some of which are labelled in 2D alone (Zhou et al. 2017)."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harvest.errors import UserError
-from harvest.learn.detector import Folders, PictureSettings, PictureTraining
+from harvest.learn.detector import Folders
 from harvest.learn.geometry import lengths, metres_per_px, seen_of
 from harvest.learn.map_loss import heat_loss
-from harvest.learn.monocular import WEIGHTS, PoseTask, begin, limbs_of
+from harvest.learn.mapped import MappedSettings, MappedTraining, one_of
+from harvest.learn.monocular import PoseTask, begin, limbs_of
 from harvest.learn.peers import Peers
 from harvest.learn.samples import Place
-from harvest.monocular.files import save_monocular
 from harvest.monocular.lift import Limbs
-from harvest.monocular.networks import UNIT_M, MonocularNetwork, Shape
+from harvest.monocular.networks import MAPPED, UNIT_M, Shape
 from harvest.skeleton import load_skeleton
 
 GROUPS = (("elbow", "wrist"), ("knee", "ankle"), ("shoulder",), ("hip",))  # far ends of the bones of each
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeometricSettings(PictureSettings):
+class GeometricSettings(MappedSettings):
     """How a network learns depths from two folders, the second of pictures labelled in 2D.
 
-    skeleton, start, width: as of `MonocularSettings`. share: of samples from the second folder. more_is_2d: depths that
+    model: 'depth', as in the paper, or 'planar'. share: of samples from the second folder. more_is_2d: depths that
     its labels know are not looked at. lambda_reg, lambda_geo: of squared errors of known depths in UNIT_M, and of L_geo
     where no depth is known. geo_from: share of the steps before which the latter is 0; before it tells anything,
     depths must be about right.
@@ -39,15 +39,12 @@ class GeometricSettings(PictureSettings):
     cross-entropy of a few units, so both are larger here, at the paper's ratio.
     """
 
-    skeleton: str = "harvest21"
-    start: str = ""
-    width: int = 128
+    model: str = "depth"
     share: float = 0.5
     more_is_2d: bool = True
     lambda_reg: float = 10.0
     lambda_geo: float = 1.0
     geo_from: float = 0.5
-    steps: int = 3000
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,10 @@ class BoneGroups:
     ends: Tensor
     length_m: Tensor
     member: Tensor
+
+    def to(self, device: torch.device) -> BoneGroups:
+        """On a device."""
+        return BoneGroups(self.ends.to(device), self.length_m.to(device), self.member.to(device))
 
 
 def bone_groups(limbs: Limbs, joints: Sequence[str]) -> BoneGroups:
@@ -99,38 +100,38 @@ class GeometricTask(PoseTask):
     minimum, and leaves no gain in making everybody small. The gradient takes it into account.
     """
 
-    def __init__(self, shape: Shape, limbs: Limbs, skeleton: str, flat: Path | None) -> None:
+    def __init__(self, shape: Shape, limbs: Limbs, settings: GeometricSettings, flat: Path | None) -> None:
         """For a network of that shape; limbs are canonical; labels in the folder `flat` tell no depth."""
-        super().__init__(shape, limbs, skeleton)
-        self._flat, self._bones = flat, bone_groups(limbs, shape.joints)
+        super().__init__(shape, limbs, settings.skeleton)
+        self._flat, self._versions, self._bones = flat, settings.versions, bone_groups(limbs, shape.joints)
         self._ends, self._length_m = torch.from_numpy(limbs.ends), torch.from_numpy(limbs.length_m).float()
 
     def sample(self, place: Place, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """As of `PoseTask`, with depths of NaN where they do not count."""
-        picture, truth = super().sample(place, rng)
+        picture, truth = super().sample(place, one_of(self._versions, place, rng))
         if place.shard.parent == self._flat:
             truth[:, 2] = np.nan
         return picture, truth
 
     def losses(self, pose: Tensor, logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """L_2D; and of L_dep, means over the batch that other samples count as 0 in, the part of samples with depths, and
-        L_geo of those without. In place of the paper's squared differences of maps the cross-entropy of maps of sum 1.
+        """L_2D; and the parts of L_dep, means over the batch: that of samples with depths, and L_geo of those without.
+
+        In place of the paper's squared differences of maps stands the cross-entropy of maps of sum 1.
 
         Args:
             pose: (B, J, 3) what the network says; logits: (B, J, cells, cells) of its maps; truth: (B, J, 3).
         """
         uv, depth = truth[..., :2], pose[..., 2]
         in_space = torch.isfinite(truth[..., 2]).any(1)
-        flat = torch.cat([self._metres(uv, depth), depth[..., None]], dim=-1)
-        geometric = torch.where(in_space, 0.0, geometric_loss(flat, self._bones))
+        ends, length_m = self._ends.to(pose.device), self._length_m.to(pose.device)
+        across = uv * metres_per_px(uv, depth, ends, length_m)[:, None, None]
+        plausible = geometric_loss(torch.cat([across, depth[..., None]], dim=-1), self._bones.to(pose.device))
+        geometric = torch.where(in_space, 0.0, plausible)
         return heat_loss(logits, uv), depth_loss(depth, truth[..., 2]).mean(), geometric.mean()
 
-    def _metres(self, uv: Tensor, depth: Tensor) -> Tensor:
-        return uv * metres_per_px(uv, depth, self._ends, self._length_m)[:, None, None]
 
-
-class GeometricTraining(PictureTraining[MonocularNetwork]):
-    """Training of a network of model 'depth' on crops with labels in space, and more with labels in 2D."""
+class GeometricTraining(MappedTraining):
+    """Training of a network with maps on crops with labels in space, and more with labels in 2D."""
 
     settings: GeometricSettings
     task: GeometricTask
@@ -139,21 +140,23 @@ class GeometricTraining(PictureTraining[MonocularNetwork]):
         """Build the network, and measure the limbs of those in the first folder.
 
         Raises:
-            UserError: one folder twice, no samples, a first folder without joints in space, no such weights or
-                skeleton, or a checkpoint of other settings.
+            UserError: one folder twice, no samples, a first folder without joints in space, a model without maps, no
+                such weights or skeleton, or a checkpoint of other settings.
         """
+        if settings.model not in MAPPED:
+            raise UserError(f"'{settings.model}' has no maps of joints in 2D; choose {' or '.join(MAPPED)}")
         if folders.more is not None and folders.more.resolve() == folders.learn.resolve():
             raise UserError(f"{folders.more} is the first folder too; give other pictures, or none")
-        network = begin("depth", settings.skeleton, settings.width, settings.start, settings.seed)
+        network = begin(settings.model, settings.skeleton, settings.width, settings.start, settings.seed)
         self.limbs = limbs_of(folders.learn, load_skeleton(settings.skeleton))
         flat = folders.more if settings.more_is_2d else None
-        task = GeometricTask(network.shape, self.limbs, settings.skeleton, flat)
+        task = GeometricTask(network.shape, self.limbs, settings, flat)
         super().__init__(task, folders, out, settings, peers or Peers(), network)
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """L_2D + L_dep."""
         images, truth = batch
-        pose, logits = self.seen(images, lambda x: self.network.with_maps(self.network.features(x)))
+        pose, logits = self.told(images)
         in_2d, known, geometric = self.task.losses(pose, logits, truth.to(self.device))
         total = in_2d + self.settings.lambda_reg * known
         if self.geometry_counts:
@@ -164,7 +167,3 @@ class GeometricTraining(PictureTraining[MonocularNetwork]):
     def geometry_counts(self) -> bool:
         """Whether L_geo is switched on."""
         return self.step >= self.settings.geo_from * self.settings.steps
-
-    def save_weights(self, network: MonocularNetwork) -> None:
-        """For `harvest predict --weights`."""
-        save_monocular(network, self.limbs, self.out / WEIGHTS)

@@ -109,8 +109,8 @@ def metres_per_px(uv_px: Tensor, depth_m: Tensor, ends: Tensor, length_m: Tensor
     """(...,) the scale of a weak perspective under which the squares of the limbs add up to those of length_m (L,).
 
     With s the scale, sum of s^2 |uv_one - uv_other|^2 + (z_one - z_other)^2 over the limbs: what `root_distance`
-    solves, without intrinsics. Depths that leave too little give LEAST_SCALE of the scale without depths. Pixels (..., J, 2)
-    that are NaN take no part; where no limb is left, it is 0.
+    solves, without intrinsics. Depths that leave too little give LEAST_SCALE of the scale without depths. Pixels
+    (..., J, 2) that are NaN take no part; where no limb is left, it is 0.
     """
     seen, known = seen_of(torch.cat([uv_px, depth_m[..., None]], dim=-1))
     told = known[..., ends[:, 0]] & known[..., ends[:, 1]]

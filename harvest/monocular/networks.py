@@ -16,6 +16,7 @@ from harvest.detect2d.hourglass import BearpawLevels, BearpawResidual, bearpaw_r
 from harvest.detect2d.own_hourglass import PEAK, POOLINGS, coarse_features
 
 MODELS = ("volumetric", "regression", "depth", "planar")
+MAPPED = ("depth", "planar")  # of which, those with 2D heat maps
 ROOT = "pelvis"  # from which depths are told
 CROP_PX = 256
 CELLS = CROP_PX // 8  # along a side of what the hourglass gives
@@ -114,14 +115,14 @@ class MonocularNetwork(nn.Module):
         Args:
             images: (B, 3, 256, 256) float32 RGB in 0..1 less `mean_rgb`.
         """
-        if self.shape.model in ("depth", "planar"):
+        if self.shape.model in MAPPED:
             return self.with_maps(self.features(images))[0]
         x = self.narrow(self._behind(self.features(images))[1])
         with torch.autocast(x.device.type, enabled=False):
             return self._regressed(x.float()) if self.shape.model == "regression" else self._mean(x.float())
 
     def with_maps(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """What `forward` gives, and logits of the 2D heat maps (B, J, CELLS, CELLS); of 'depth' and 'planar' alone.
+        """What `forward` gives, and logits of the 2D heat maps (B, J, CELLS, CELLS); of MAPPED alone.
 
         Args:
             features: what `self.features` gives of the pictures.
