@@ -13,7 +13,7 @@ from torch import Tensor
 
 from harvest.errors import UserError
 from harvest.learn.detector import Folders
-from harvest.learn.geometry import lengths, metres_per_px, seen_of
+from harvest.learn.geometry import lengths, seen_of, weak_perspective
 from harvest.learn.map_loss import heat_loss
 from harvest.learn.mapped import MappedSettings, MappedTraining, one_of
 from harvest.learn.monocular import PoseTask, begin, limbs_of
@@ -124,8 +124,7 @@ class GeometricTask(PoseTask):
         uv, depth = truth[..., :2], pose[..., 2]
         in_space = torch.isfinite(truth[..., 2]).any(1)
         ends, length_m = self._ends.to(pose.device), self._length_m.to(pose.device)
-        across = uv * metres_per_px(uv, depth, ends, length_m)[:, None, None]
-        plausible = geometric_loss(torch.cat([across, depth[..., None]], dim=-1), self._bones.to(pose.device))
+        plausible = geometric_loss(weak_perspective(uv, depth, ends, length_m), self._bones.to(pose.device))
         geometric = torch.where(in_space, 0.0, plausible)
         return heat_loss(logits, uv), depth_loss(depth, truth[..., 2]).mean(), geometric.mean()
 

@@ -120,6 +120,15 @@ def metres_per_px(uv_px: Tensor, depth_m: Tensor, ends: Tensor, length_m: Tensor
     return norm_of(left / apart[..., :2].sum((-1, -2)).clamp_min(1e-6))
 
 
+def weak_perspective(uv_px: Tensor, depth_m: Tensor, ends: Tensor, length_m: Tensor) -> Tensor:
+    """(..., J, 3) poses in metres that are seen at pixels (..., J, 2), with depths (..., J), by the scale of
+    `metres_per_px`; NaN where a pixel is.
+    """
+    seen, known = seen_of(uv_px)
+    across = metres_per_px(uv_px, depth_m, ends, length_m)[..., None, None] * seen
+    return torch.where(known[..., None], torch.cat([across, depth_m[..., None]], dim=-1), torch.nan)
+
+
 def rigidly(points: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """(..., J, 3) points after the rotation and translation that bring them closest to targets (..., J, 3): that make
     the squares of the distances, times weight (..., J), add up to least.

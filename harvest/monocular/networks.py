@@ -45,7 +45,7 @@ class Shape:
 class DepthRegression(nn.Module):
     """Depths from heat maps and features, which 1x1 convolutions bring to the same channels and which are added up.
 
-    Source: Zhou et al. 2017, figure 1.
+    Source: Zhou et al. 2017, figure 1; here normalised before the last layer, whose first steps would else be far off.
     """
 
     def __init__(self, width: int, joints: int) -> None:
@@ -53,7 +53,7 @@ class DepthRegression(nn.Module):
         super().__init__()
         self.bring = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in (joints, width, width))
         halving = [layer for _ in range(_HALVINGS) for layer in (BearpawResidual(width, width), nn.MaxPool2d(2))]
-        self.res = nn.Sequential(*halving)
+        self.res = nn.Sequential(*halving, nn.BatchNorm2d(width), nn.ReLU())
         self.linear = nn.Linear(width * (CELLS >> _HALVINGS) ** 2, joints)
         nn.init.normal_(self.linear.weight, std=1e-3)
         nn.init.zeros_(self.linear.bias)
