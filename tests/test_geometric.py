@@ -22,8 +22,8 @@ from harvest.learn.geometric import (
     geometric_loss,
 )
 from harvest.learn.geometry import LEAST_SCALE, metres_per_px, weak_perspective
-from harvest.learn.mapped import FeatureStore
 from harvest.learn.map_loss import heat_loss, target_maps
+from harvest.learn.mapped import FeatureStore
 from harvest.learn.monocular import WEIGHTS, pose_errors_mm, poses_told
 from harvest.learn.samples import find_samples
 from harvest.metrics.pose import asymmetry_mm

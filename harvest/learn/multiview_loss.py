@@ -44,7 +44,7 @@ def typical_bones(skeleton: Skeleton) -> Bones:
     Raises:
         UserError: it has no bone from the pelvis to one of TOPS.
     """
-    limbs, (root, top) = typical_limbs(skeleton), _reference(skeleton)
+    limbs, (top, root) = typical_limbs(skeleton), _reference(skeleton)
     share, joint = 0.0, top
     while joint != root:
         share, joint = share + float(skeleton.shares[joint]), int(skeleton.parents[joint])

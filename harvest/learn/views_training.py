@@ -33,10 +33,15 @@ _BORDER_PX = -0.5, CROP_PX - 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class ViewsWeights:
-    """Of consistency (alpha) and bones (beta) beside the loss of heat maps; 0 leaves a term out."""
+    """Of consistency (alpha) and bones (beta) beside the loss of heat maps; 0 leaves a term out.
+
+    ramp: share of the steps in which both grow from 0. As long as all joints are seen in one place, the person is as
+    far away as may be, and the terms say nothing but that.
+    """
 
     alpha: float = 5.0
     beta: float = 5.0
+    ramp: float = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +182,8 @@ class ViewsTraining(MappedTraining):
         total = heat_loss(logits, uv.flatten(0, 1).to(self.device))
         if together.any():
             pose, logits = (part.unflatten(0, together.shape + (-1,))[together] for part in (pose, logits))
-            total = total + self._without_labels(pose, logits, uv[together], rays[together])
+            grown = min(1.0, self.step / max(self.settings.weights.ramp * self.settings.steps, 1e-9))
+            total = total + grown * self._without_labels(pose, logits, uv[together], rays[together])
         return total, total
 
     def _without_labels(self, pose: Tensor, logits: Tensor, uv: Tensor, rays: Tensor) -> Tensor:
