@@ -182,7 +182,8 @@ class ViewsTraining(MappedTraining):
         total = heat_loss(logits, uv.flatten(0, 1).to(self.device))
         if together.any():
             pose, logits = (part.unflatten(0, together.shape + (-1,))[together] for part in (pose, logits))
-            grown = min(1.0, self.step / max(self.settings.weights.ramp * self.settings.steps, 1e-9))
+            growing = self.settings.weights.ramp * self.settings.steps
+            grown = min(1.0, self.step / growing) if growing else 1.0
             total = total + grown * self._without_labels(pose, logits, uv[together], rays[together])
         return total, total
 
