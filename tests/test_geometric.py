@@ -213,6 +213,11 @@ def test_samples_without_depth_move_no_depth_before_the_loss_is_switched_on(fold
         given = [value.grad for value in made.network.deep.parameters()]
         slopes.append(sum(0.0 if one is None else float(one.abs().sum()) for one in given))
     assert slopes[0] == 0 and slopes[1] > 0
+    made.step = 3
+    known, made.settings = made.loss(batch_of(made, 0))[0], dataclasses.replace(made.settings, lambda_geo=0.0)
+    assert made.loss(batch_of(made, 0))[0] == known, "where depths are known, it says nothing"
+    made.task._everywhere, made.settings = True, dataclasses.replace(made.settings, lambda_geo=1.0)
+    assert made.loss(batch_of(made, 0))[0] > known, "unless it is asked to"
     made.step = 0
     made.loss(batch_of(made, 0))[0].backward()
     assert made.network.deep.linear.weight.grad.abs().sum() > 0, "known depths move it from the beginning"

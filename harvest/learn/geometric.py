@@ -33,7 +33,7 @@ class GeometricSettings(MappedSettings):
     model: 'depth', as in the paper, or 'planar'. share: of samples from the second folder. more_is_2d: depths that
     its labels know are not looked at. lambda_reg, lambda_geo: of squared errors of known depths in UNIT_M, and of L_geo
     where no depth is known. geo_from: share of the steps before which the latter is 0; before it tells anything,
-    depths must be about right.
+    depths must be about right. geo_in_space: it counts where depths are known, too.
 
     The paper's 0.1 and 0.01 stand beside a mean square over cells of heat maps, a few thousandths; ours stand beside a
     cross-entropy of a few units, so both are larger here, at the paper's ratio.
@@ -45,6 +45,7 @@ class GeometricSettings(MappedSettings):
     lambda_reg: float = 10.0
     lambda_geo: float = 1.0
     geo_from: float = 0.5
+    geo_in_space: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ class GeometricTask(PoseTask):
     def __init__(self, shape: Shape, limbs: Limbs, settings: GeometricSettings, flat: Path | None) -> None:
         """For a network of that shape; limbs are canonical; labels in the folder `flat` tell no depth."""
         super().__init__(shape, limbs, settings.skeleton)
-        self._flat, self._versions, self._bones = flat, settings.versions, bone_groups(limbs, shape.joints)
+        self._flat, self._versions, self._everywhere = flat, settings.versions, settings.geo_in_space
+        self._bones = bone_groups(limbs, shape.joints)
         self._ends, self._length_m = torch.from_numpy(limbs.ends), torch.from_numpy(limbs.length_m).float()
 
     def sample(self, place: Place, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -114,7 +116,8 @@ class GeometricTask(PoseTask):
         return picture, truth
 
     def losses(self, pose: Tensor, logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """L_2D; and the parts of L_dep, means over the batch: that of samples with depths, and L_geo of those without.
+        """L_2D; and the parts of L_dep, means over the batch: that of samples with depths, and L_geo of those without,
+        or of all.
 
         In place of the paper's squared differences of maps stands the cross-entropy of maps of sum 1.
 
@@ -125,7 +128,7 @@ class GeometricTask(PoseTask):
         in_space = torch.isfinite(truth[..., 2]).any(1)
         ends, length_m = self._ends.to(pose.device), self._length_m.to(pose.device)
         plausible = geometric_loss(weak_perspective(uv, depth, ends, length_m), self._bones.to(pose.device))
-        geometric = torch.where(in_space, 0.0, plausible)
+        geometric = plausible if self._everywhere else torch.where(in_space, 0.0, plausible)
         return heat_loss(logits, uv), depth_loss(depth, truth[..., 2]).mean(), geometric.mean()
 
 
