@@ -39,7 +39,8 @@ from harvest.skeleton import load_skeleton
 from pipelines.harvested_crops import Shards
 
 SKELETON = "mpii16"
-SHARED: dict[str, Any] = {"skeleton": SKELETON, "width": 64, "bf16": False, "versions": 4, "validate_every": 100_000}
+SHARED: dict[str, Any] = {"skeleton": SKELETON, "width": 64, "bf16": False, "versions": 4, "warm": 50, "rate": 2e-3}
+SHARED |= {"validate_every": 100_000}
 GEOMETRY: dict[str, dict[str, Any]] = {
     "3D": {"lambda_geo": 0.0},
     "3D, geometry": {"geo_in_space": True},

@@ -46,7 +46,7 @@ SMALL = ViewsSettings(
     rate=3e-3,
     ema=0.5,
     versions=1,
-    weights=ViewsWeights(ramp=0.5),
+    weights=ViewsWeights(alone=0.3),
 )
 
 
@@ -307,7 +307,7 @@ def test_where_cameras_stand_and_joints_in_space_change_nothing(folders, tmp_pat
         return label
 
     changed = dataclasses.replace(folders, learn=write_views(tmp_path / "changed", change=other))
-    losses, at_once = [], ViewsWeights(ramp=0.0)
+    losses, at_once = [], ViewsWeights(alone=0.0)
     for name, given in (("a", folders), ("b", changed)):
         made = training(given, tmp_path / name, store, weights=at_once)
         losses.append(made.loss(batch_of(made))[0].item())
@@ -383,6 +383,14 @@ def test_strangers_teach_maps_alone_and_each_term_can_be_left_out(folders, tmp_p
     assert whole == pytest.approx(consistent + bony - maps, rel=1e-4) and min(consistent, bony) > maps > 1
     assert loss_of("nothing", weights=none, labelled="none") == 0
     assert loss_of("more", weights=none, labelled="more") == 0, "own labels are left alone"
+
+
+def test_maps_learn_alone_and_then_the_other_terms_grow_for_as_long(folders, tmp_path, store):
+    made = training(folders, tmp_path, store, steps=40, weights=ViewsWeights(alone=0.25))
+    grown = []
+    for made.step in (0, 10, 15, 20, 39):
+        grown.append(made.grown)
+    assert grown == [0.0, 0.0, 0.5, 1.0, 1.0]
 
 
 def test_labels_and_views_that_are_not_there_are_refused(folders, tmp_path):

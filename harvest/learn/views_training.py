@@ -35,13 +35,13 @@ _BORDER_PX = -0.5, CROP_PX - 0.5
 class ViewsWeights:
     """Of consistency (alpha) and bones (beta) beside the loss of heat maps; 0 leaves a term out.
 
-    ramp: share of the steps in which both grow from 0. As long as all joints are seen in one place, the person is as
-    far away as may be, and the terms say nothing but that.
+    alone: share of the steps in which maps learn alone; over as many more both terms grow from 0. As long as joints
+    are not found they would be put where bones get long enough, which maps then hardly mend.
     """
 
-    alpha: float = 5.0
-    beta: float = 5.0
-    ramp: float = 0.2
+    alpha: float = 1.0
+    beta: float = 1.0
+    alone: float = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,10 +182,14 @@ class ViewsTraining(MappedTraining):
         total = heat_loss(logits, uv.flatten(0, 1).to(self.device))
         if together.any():
             pose, logits = (part.unflatten(0, together.shape + (-1,))[together] for part in (pose, logits))
-            growing = self.settings.weights.ramp * self.settings.steps
-            grown = min(1.0, self.step / growing) if growing else 1.0
-            total = total + grown * self._without_labels(pose, logits, uv[together], rays[together])
+            total = total + self.grown * self._without_labels(pose, logits, uv[together], rays[together])
         return total, total
+
+    @property
+    def grown(self) -> float:
+        """How much of their weights consistency and bones have."""
+        alone = self.settings.weights.alone * self.settings.steps
+        return min(max(self.step / alone - 1, 0.0), 1.0) if alone else 1.0
 
     def _without_labels(self, pose: Tensor, logits: Tensor, uv: Tensor, rays: Tensor) -> Tensor:
         """What moments say of poses (B, V, J, 3).
