@@ -258,9 +258,9 @@ def test_depths_of_a_plane_network_are_those_where_the_heat_is_in_its_bones_leng
     network.head = torch.nn.Identity()
     maps = torch.zeros(1, 32, 32, 32)
     maps[0, 4, 6, 20] = 1e3  # heat of a joint: row, column
-    maps[0, 16 + 4] = 9.0
-    maps[0, 16 + 4, 6, 20] = 2.0
-    maps[0, 16 + ROOT] = 0.5
+    maps[0, 16 + 4] = 900.0  # hundredths of a bone
+    maps[0, 16 + 4, 6, 20] = 200.0
+    maps[0, 16 + ROOT] = 50.0
     pose, logits = network._planar(maps, maps)
     torch.testing.assert_close(pose[0, 4], torch.tensor([20.5 * 8 - 0.5, 6.5 * 8 - 0.5, 0.4 * (2.0 - 0.5)]))
     assert pose[0, ROOT, 2] == 0 and torch.equal(logits, maps[:, :16])

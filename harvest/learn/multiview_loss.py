@@ -18,7 +18,9 @@ from harvest.monocular.networks import ROOT
 from harvest.skeleton import Skeleton
 
 TOPS = ("thorax", "neck")  # upper ends of the bone of length 1, the first that a skeleton has
-BOUNDS = (1.0, 40.0)  # nearest and farthest person, in that bone's length
+# Nearest and farthest person, in that bone's length: 2 and 20 m. A nearer one would let long depths without any width
+# pass for a person, in which training then ends.
+BOUNDS = (4.0, 40.0)
 USUAL = 0.1  # how far typical proportions are off in either direction
 
 

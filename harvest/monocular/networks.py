@@ -24,6 +24,7 @@ HALF_PX, UNIT_M = CROP_PX / 2, 0.5  # of the numbers that the regression gives
 DEPTHS, REACH_M = 32, 1.2  # bins of the volumetric maps, and how far from the pelvis the outermost reach
 _NARROW, _POOLED = 32, 8  # channels and cells a side that the fully connected layer sees
 _HALVINGS = 3  # of what depths are regressed from: 32 cells down to 4
+_GENTLY = 0.01  # of maps of depth: losses that do not know depth must grow it from 0, not jump into a wrong minimum
 _MAPS = {"volumetric": DEPTHS, "depth": 1, "planar": 2}  # of each joint
 
 
@@ -100,6 +101,9 @@ class MonocularNetwork(nn.Module):
         if shape.model == "depth":
             self.deep = DepthRegression(shape.width, joints)
         if shape.model == "planar":
+            with torch.no_grad():
+                for value in self.head.parameters():
+                    value[joints:] = 0
             self.unit_m: Tensor
             self.register_buffer("unit_m", torch.tensor(UNIT_M))
 
@@ -163,7 +167,7 @@ class MonocularNetwork(nn.Module):
     def _planar(self, _: Tensor, behind: Tensor) -> tuple[Tensor, Tensor]:
         logits, depths = self.head(behind).chunk(2, dim=1)
         heat = logits.flatten(2).softmax(-1).view_as(logits)
-        depth = (heat * depths).sum((2, 3))
+        depth = _GENTLY * (heat * depths).sum((2, 3))
         depth = depth - depth[:, self.shape.joints.index(ROOT), None]
         return torch.cat([_mean_px(heat), self.unit_m * depth[..., None]], dim=-1), logits
 
