@@ -19,6 +19,7 @@ import argparse
 import csv
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ VIEWS: dict[str, dict[str, Any]] = {
     "views, no consistency": {"weights": ViewsWeights(alpha=0.0)},
     "views, no bones": {"weights": ViewsWeights(beta=0.0)},
     "views, no 2D labels": {"labelled": "none"},
+    "views, one bone's scale": {"scale": "bone"},
 }
 EXACT = "views, exact 3D"  # of the same pictures, with the same network
 ROWS = (*GEOMETRY, *VIEWS, EXACT)
@@ -85,7 +87,7 @@ def crops_of_views(folder: Path, out: Path) -> Path:
 def training_of(name: str, seed: int, args: argparse.Namespace, bones: Bones) -> MappedTraining:
     """The training of a row."""
     shared = SHARED | {"seed": seed, "steps": args.steps}
-    out = args.out / f"{name.replace(', ', '_').replace(' ', '_')}_{seed}"
+    out = args.out / f"{re.sub(r'\W+', '_', name)}_{seed}"
     if name in VIEWS:
         folders = Folders(args.data / "views")
         return ViewsTraining(folders, out, ViewsSettings(**shared | {"batch": 8} | VIEWS[name]), bones)

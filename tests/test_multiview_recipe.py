@@ -71,9 +71,10 @@ def test_exact_rays_and_depths_give_the_exact_pose_whatever_the_camera(seed):
     pose = look_at(centre, rng.normal([0, 0, 0.9], 0.2))
     camera = dataclasses.replace(ring(1)[0], R_cam_from_world=pose[0], t_cam_from_world_m=pose[1])
     rays, depth, there = exact(camera, POSES[seed % 5])
-    torch.testing.assert_close(normalised_poses(rays, depth, (TOP, ROOT)), there, atol=1e-9, rtol=0)
-    moved = normalised_poses(rays, depth + 0.7, (TOP, ROOT))
-    torch.testing.assert_close(moved, there, atol=1e-9, rtol=0), "where depths begin does not matter"
+    for scale in ("bone", "limbs"):
+        torch.testing.assert_close(normalised_poses(rays, depth, BONES, scale), there, atol=1e-9, rtol=0)
+        moved = normalised_poses(rays, depth + 0.7, BONES, scale)
+        torch.testing.assert_close(moved, there, atol=1e-9, rtol=0)  # where depths begin does not matter
 
 
 def test_a_bone_across_the_view_is_as_far_as_its_rays_say():
@@ -141,7 +142,7 @@ def test_slopes_of_the_distance_are_right_near_the_vertex_too(gap):
 def test_slopes_of_rays_poses_and_losses_are_right():
     rays, depth, _ = exact(ring(1)[0], POSES[0])
     rays, depth = (rays + 0.01 * numbers(0, 16, 3)).requires_grad_(), (depth + 0.1 * numbers(1, 16)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda r, z: normalised_poses(r, z, (TOP, ROOT)), (rays, depth))
+    assert torch.autograd.gradcheck(lambda r, z: normalised_poses(r, z, BONES), (rays, depth))
     uv, grid = (130 + 40 * numbers(2, 2, 3, 2)).requires_grad_(), numbers(3, 2, 2, 9, 9).requires_grad_()
     assert torch.autograd.gradcheck(lambda p, g: rays_at(p, g, 256), (uv, grid))
     poses, weight = numbers(4, 2, 3, 6, 3).requires_grad_(), numbers(5, 2, 3, 6).abs()
@@ -186,7 +187,7 @@ def seen_twice(mirror=None):
         rays, depth, _ = exact(camera, POSES[0])
         if mirror is not None and number:
             rays, depth = rays * torch.tensor(mirror), depth
-        found.append(normalised_poses(rays, depth, (TOP, ROOT)))
+        found.append(normalised_poses(rays, depth, BONES))
     return torch.stack(found)[None]
 
 
@@ -349,7 +350,7 @@ def test_a_sample_is_mirrored_in_all_views_or_in_none_and_true_depths_make_it_co
         off, mirrored = min(
             (
                 consistency_loss(
-                    normalised_poses(at.double(), torch.stack([one[order], other[order]]), (TOP, ROOT))[None],
+                    normalised_poses(at.double(), torch.stack([one[order], other[order]]), BONES)[None],
                     known[None].double(),
                 ).item(),
                 mirrored,
@@ -400,6 +401,7 @@ def test_labels_and_views_that_are_not_there_are_refused(folders, tmp_path):
         (alone, {"labelled": "more"}, "a second folder belongs to"),
         (folders, {"labelled": "own"}, "a second folder belongs to"),
         (alone, {"views": 1}, "cannot be compared"),
+        (alone, {"scale": "magic"}, "choose limbs or bone"),
         (alone, {"views": 4}, "shows no moment in 4 views"),
     ):
         with pytest.raises(UserError, match=told):

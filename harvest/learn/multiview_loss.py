@@ -83,14 +83,18 @@ def _reference(skeleton: Skeleton) -> tuple[int, int]:
     return skeleton.index(top), skeleton.index(ROOT)
 
 
-def normalised_poses(rays: Tensor, depth: Tensor, reference: tuple[int, int]) -> Tensor:
-    """(..., J, 3) poses in the camera's frame whose reference bone has length 1, of a 2.5D pose: rays (..., J, 3) of
-    depth 1 through its pixels, and depths (..., J) from the root in that bone's length.
+def normalised_poses(rays: Tensor, depth: Tensor, bones: Bones, scale: str = "limbs") -> Tensor:
+    """(..., J, 3) poses in the camera's frame, in lengths of the reference bone, of a 2.5D pose: rays (..., J, 3) of
+    depth 1 through its pixels, and depths (..., J) from the root.
 
+    Args:
+        scale: what tells the root's distance. 'bone': the reference bone has length 1, as in the paper. 'limbs': the
+            squares of all limbs add up as those of `ratio` do; an error in one pixel then hardly matters.
     Source: Iqbal et al. 2020, from "Hand pose estimation via latent 2.5D heatmap regression", 2018, eq. 5.
     """
-    ends = torch.tensor([reference], device=rays.device)
-    return on_rays(rays, depth, root_distance(rays, depth, ends, rays.new_ones(1), BOUNDS))
+    ends = torch.tensor([bones.reference]) if scale == "bone" else torch.from_numpy(bones.limbs.ends)
+    length = rays.new_ones(1) if scale == "bone" else torch.from_numpy(bones.ratio).to(rays)
+    return on_rays(rays, depth, root_distance(rays, depth, ends.to(rays.device), length, BOUNDS))
 
 
 def consistency_loss(poses: Tensor, weight: Tensor) -> Tensor:
