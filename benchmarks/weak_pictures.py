@@ -87,7 +87,7 @@ def crops_of_views(folder: Path, out: Path) -> Path:
 def training_of(name: str, seed: int, args: argparse.Namespace, bones: Bones) -> MappedTraining:
     """The training of a row."""
     shared = SHARED | {"seed": seed, "steps": args.steps}
-    out = args.out / f"{re.sub(r'\W+', '_', name)}_{seed}"
+    out = args.out / "_".join([*re.findall(r"\w+", name), str(seed)])
     if name in VIEWS:
         folders = Folders(args.data / "views")
         return ViewsTraining(folders, out, ViewsSettings(**shared | {"batch": 8} | VIEWS[name]), bones)

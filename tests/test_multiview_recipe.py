@@ -427,3 +427,26 @@ def test_a_training_lowers_its_loss(folders, tmp_path, store):
     for made.step in range(25):
         losses.append(made._learn(batch, False)[0])
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_depths_that_are_reversed_in_all_views_are_turned_round(folders, tmp_path, store):
+    made = training(folders, tmp_path, store, weights=ViewsWeights(alone=0.0), steps=50)
+    poses = [exact(camera, POSES[0]) for camera in ring(2, ())]
+    uv = torch.from_numpy(np.stack([camera.project(POSES[0]) for camera in ring(2, ())]))[None].float()
+    depth = torch.stack([depth for _, depth, _ in poses])[None, ..., None].float() * made.network.unit_m
+    views = [SeenView(np.zeros((256, 256, 3), np.uint8), np.zeros((1, 2)), camera, WHOLE) for camera in ring(2, ())]
+    even = np.eye(3)[:2]
+    rays = torch.from_numpy(np.stack([ray_grid(view, even, False) for view in views]))[None].float()
+    maps = torch.zeros(1, 2, 16, 32, 32)
+    assert not made._reversed_is_better([torch.cat([uv, depth], -1), maps, uv, rays])
+    assert made._reversed_is_better([torch.cat([uv, -depth], -1), maps, uv, rays])
+    batch = batch_of(made)
+    made._learn(batch, False)
+    images = batch[0].flatten(0, 1)
+    made.network.eval()
+    before, said = made.told(images)[0], made.averaged()
+    made._reverse()
+    np.testing.assert_array_equal(made.told(images)[0].detach(), before.detach() * torch.tensor([1.0, 1, -1]))
+    after = made.averaged().head
+    assert torch.equal(after.weight[16:], -said.head.weight[16:]) and torch.equal(after.bias[:16], said.head.bias[:16])
+    assert before[..., 2].abs().max() > 0

@@ -28,6 +28,8 @@ from harvest.skeleton import load_skeleton
 Floats = NDArray[np.float64]
 SCALES = ("limbs", "bone")
 LABELLED = ("own", "more", "both", "none")
+CHECKS = 50  # of the sign of depths
+REVERSED = torch.tensor([1.0, 1.0, -1.0])
 NODES = 33  # a side of the grid of rays over a crop
 _BORDER_PX = -0.5, CROP_PX - 0.5
 
@@ -185,11 +187,39 @@ class ViewsTraining(MappedTraining):
         """L_H + alpha L_MC + beta L_B."""
         images, uv, rays, together = batch
         pose, logits = self.told(images.flatten(0, 1))
-        total = heat_loss(logits, uv.flatten(0, 1).to(self.device))
-        if together.any():
-            pose, logits = (part.unflatten(0, together.shape + (-1,))[together] for part in (pose, logits))
-            total = total + self.grown * self._without_labels(pose, logits, uv[together], rays[together])
+        parts = [part.unflatten(0, (*together.shape, -1))[together] for part in (pose, logits)]
+        parts += [uv[together], rays[together]]
+        if self._checks_sign and self._reversed_is_better(parts):
+            self._reverse()
+            return self.loss(batch)
+        total = heat_loss(logits, uv.flatten(0, 1).to(self.device)) + self.grown * self._without_labels(*parts)
         return total, total
+
+    @property
+    def _checks_sign(self) -> bool:
+        return self.grown > 0 and self.step % max(self.settings.steps // CHECKS, 1) == 0
+
+    @torch.no_grad()
+    def _reversed_is_better(self, parts: list[Tensor]) -> bool:
+        """Whether moments say that all depths have the wrong sign.
+
+        Depths that are reversed in all views belong together, too, but for perspective: training ends there as often as
+        not, by how it began, and no small step leads out.
+        """
+        pose, *others = parts
+        signs = [torch.ones(3), REVERSED]
+        costs = torch.stack([self._without_labels(pose * sign.to(pose), *others) for sign in signs])
+        self.peers.average([costs], False)
+        return bool(costs[1] < costs[0])
+
+    @torch.no_grad()
+    def _reverse(self) -> None:
+        """Change the sign of all depths: of what gives them, its running mean, and where it was going."""
+        first = len(self.task.maps)
+        for name, value in self.network.head.named_parameters():
+            going = self.optimizer.state[value].get("exp_avg", torch.zeros_like(value))
+            for values in (value, self.mean[f"head.{name}"], going):
+                values[first:].neg_()
 
     @property
     def grown(self) -> float:
@@ -198,18 +228,20 @@ class ViewsTraining(MappedTraining):
         return min(max(self.step / alone - 1, 0.0), 1.0) if alone else 1.0
 
     def _without_labels(self, pose: Tensor, logits: Tensor, uv: Tensor, rays: Tensor) -> Tensor:
-        """What moments say of poses (B, V, J, 3).
+        """What moments say of poses (B, V, J, 3); 0 if there is none.
 
         A joint counts for the consistency as much as its heat maps peak in both views; and, where views have labels,
         not at all without one, for it lies outside the picture.
         """
+        total = torch.zeros((), device=pose.device)
+        if not len(pose):
+            return total
         w, bones = self.settings.weights, self.bones
         peaks = logits.detach().flatten(3).softmax(-1).amax(-1)
         if self.settings.labelled in ("own", "both"):
             peaks = peaks * torch.isfinite(uv).all(-1).to(peaks)
         at = rays_at(pose[..., :2].flatten(0, 1), rays.flatten(0, 1).to(pose), CROP_PX).view_as(pose)
         poses = normalised_poses(at, pose[..., 2] / self.network.unit_m, bones, self.settings.scale)
-        total = torch.zeros((), device=pose.device)
         if w.alpha:
             total = total + w.alpha * consistency_loss(poses, peaks)
         if w.beta:
