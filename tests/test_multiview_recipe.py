@@ -254,7 +254,7 @@ def test_typical_bones_are_those_of_the_skeletons_file_and_measured_ones_those_o
 
 
 def test_depths_of_a_plane_network_are_those_where_the_heat_is_in_its_bones_length():
-    network = MonocularNetwork(Shape("planar", SKELETON.joints, 16))
+    network = MonocularNetwork(Shape("planar", SKELETON.joints, 16)).eval()
     network.unit_m.fill_(0.4)
     network.head = torch.nn.Identity()
     maps = torch.zeros(1, 32, 32, 32)
@@ -265,6 +265,12 @@ def test_depths_of_a_plane_network_are_those_where_the_heat_is_in_its_bones_leng
     pose, logits = network._planar(maps, maps)
     torch.testing.assert_close(pose[0, 4], torch.tensor([20.5 * 8 - 0.5, 6.5 * 8 - 0.5, 0.4 * (2.0 - 0.5)]))
     assert pose[0, ROOT, 2] == 0 and torch.equal(logits, maps[:, :16])
+    network.train()
+    pose, _ = network._planar(maps[[0, 0]], maps[[0, 0]])
+    assert not pose[..., 2].any(), "what all pictures say is taken off"
+    torch.testing.assert_close(network.shared[4], torch.tensor(0.1 * (2.0 - 0.5)))
+    network.eval().usual.data[4] = 3.0
+    assert network._planar(maps, maps)[0][0, 4, 2].item() == pytest.approx(0.4 * (0.9 * 1.5 + 3.0))
 
 
 # --- samples

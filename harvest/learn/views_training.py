@@ -136,7 +136,10 @@ def ray_grid(view: SeenView, affine: Floats, mirrored: bool) -> Floats:
 
 
 class ViewsTraining(MappedTraining):
-    """Training of a network of model 'planar' on moments in several views, and 2D labels of these or of other crops."""
+    """Training of a network of model 'planar' on moments in several views, and 2D labels of these or of other crops.
+
+    Of each joint the mean depth over all pictures stays 0, or what `start` says: cameras should stand all round.
+    """
 
     settings: ViewsSettings
 
@@ -169,6 +172,7 @@ class ViewsTraining(MappedTraining):
         self.limbs = self.bones.limbs
         network = begin("planar", settings.skeleton, settings.width, settings.start, settings.seed)
         network.unit_m.fill_(self.bones.reference_m)
+        network.usual.requires_grad_(False)
         task = ViewsTask(network.shape, self.bones, settings)
         super().__init__(task, folders, out, settings, peers or Peers(), network)
 
@@ -216,6 +220,8 @@ class ViewsTraining(MappedTraining):
     def _reverse(self) -> None:
         """Change the sign of all depths: of what gives them, its running mean, and where it was going."""
         first = len(self.task.maps)
+        self.network.shared.neg_()
+        self.mean["shared"].neg_()
         for name, value in self.network.head.named_parameters():
             going = self.optimizer.state[value].get("exp_avg", torch.zeros_like(value))
             for values in (value, self.mean[f"head.{name}"], going):

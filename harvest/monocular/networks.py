@@ -25,6 +25,7 @@ DEPTHS, REACH_M = 32, 1.2  # bins of the volumetric maps, and how far from the p
 _NARROW, _POOLED = 32, 8  # channels and cells a side that the fully connected layer sees
 _HALVINGS = 3  # of what depths are regressed from: 32 cells down to 4
 _GENTLY = 0.01  # of maps of depth: losses that do not know depth must grow it from 0, not jump into a wrong minimum
+_MOMENTUM = 0.1  # of the running mean of depths
 _MAPS = {"volumetric": DEPTHS, "depth": 1, "planar": 2}  # of each joint
 
 
@@ -74,10 +75,12 @@ class MonocularNetwork(nn.Module):
     every joint over cells and depths, softmax, and its mean (Sun et al. 2018, "Integral human pose regression"), which
     asks much less of the head. 'depth': 2D heat maps, and a module that regresses depths from them and the features
     before and behind the hourglass (Zhou et al. 2017). 'planar': of each joint a heat map and a map of depths, of which
-    the mean where the heat is counts, in units of a bone's length (Iqbal et al. 2020).
+    the mean where the heat is counts, in units of a bone's length (Iqbal et al. 2020); what pictures share of it is
+    taken off (as a batch norm does), and told apart: it would else tell one pose of all pictures before they differ.
 
     Attributes:
-        shape: what it is. mean_rgb: what is subtracted from RGB in 0..1. unit_m: of 'planar', the bone's length.
+        shape: what it is. mean_rgb: what is subtracted from RGB in 0..1. unit_m, shared, usual: of 'planar', the
+            bone's length, the running mean (J,) of depths, and what is told in its place.
     """
 
     mean_rgb = (MEAN, MEAN, MEAN)
@@ -105,6 +108,9 @@ class MonocularNetwork(nn.Module):
                 for value in self.head.parameters():
                     value[joints:] = 0
             self.unit_m: Tensor
+            self.shared: Tensor
+            self.register_buffer("shared", torch.zeros(joints))
+            self.usual = nn.Parameter(torch.zeros(joints))
             self.register_buffer("unit_m", torch.tensor(UNIT_M))
 
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
@@ -168,7 +174,12 @@ class MonocularNetwork(nn.Module):
         logits, depths = self.head(behind).chunk(2, dim=1)
         heat = logits.flatten(2).softmax(-1).view_as(logits)
         depth = _GENTLY * (heat * depths).sum((2, 3))
-        depth = depth - depth[:, self.shape.joints.index(ROOT), None]
+        root = self.shape.joints.index(ROOT)
+        depth = depth - depth[:, root, None]
+        shared = depth.mean(0) if self.training else self.shared
+        if self.training:
+            self.shared.lerp_(shared.detach(), _MOMENTUM)
+        depth = depth - shared + self.usual - self.usual[root]
         return torch.cat([_mean_px(heat), self.unit_m * depth[..., None]], dim=-1), logits
 
 
