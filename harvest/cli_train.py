@@ -173,11 +173,13 @@ def train_monocular(  # noqa: PLR0913 - one parameter an option
         str,
         typer.Option(
             "--recipe",
-            help="From pictures: harvested, labels in space. From 2D joints: relative, which of two is nearer; "
-            "camerapose, labels in space and in 2D.",
+            help="From pictures: harvested, labels in space; geometric, some in 2D alone; multiview, views of one moment "
+            "and labels in 2D. From 2D joints: relative, which of two is nearer; camerapose, some in 2D alone.",
         ),
     ] = "harvested",
-    more: Annotated[Path | None, typer.Option("--more", help="More data; of camerapose, labelled in 2D alone.")] = None,
+    more: Annotated[
+        Path | None, typer.Option("--more", help="More data; but for harvested, labelled in 2D alone.")
+    ] = None,
     votes: Annotated[
         Path | None, typer.Option("--votes", help="Of `harvest annotate depth`, for relative; else depths tell.")
     ] = None,
@@ -185,7 +187,10 @@ def train_monocular(  # noqa: PLR0913 - one parameter an option
         bool, typer.Option("--exact", help="Lifters see the labels in 2D instead of what a detector saw.")
     ] = False,
     model: Annotated[
-        str | None, typer.Option("--model", help="Harvested: volumetric, the mean of maps in space, or regression.")
+        str | None,
+        typer.Option(
+            "--model", help="From pictures: volumetric, the mean of maps in space; regression; planar; depth."
+        ),
     ] = None,
     skeleton: Annotated[str | None, typer.Option("--skeleton", help="Built-in skeleton, with a pelvis.")] = None,
     start: Annotated[Path | None, typer.Option("--start", help="Weights to begin with; else from scratch.")] = None,

@@ -15,12 +15,14 @@ from harvest.labels.votes import read_votes
 from harvest.learn import monocular
 from harvest.learn.camerapose_training import CameraPoseSettings, CameraPoseTraining
 from harvest.learn.detector import Folders
+from harvest.learn.geometric import GeometricSettings, GeometricTraining
 from harvest.learn.lifting import WEIGHTS, LifterSettings, PoseSets, prepared
 from harvest.learn.pairs import labels_of
 from harvest.learn.peers import Peers, fitting
 from harvest.learn.pose_sets import read_pose_set
 from harvest.learn.relative import RelativeSettings, RelativeTraining
 from harvest.learn.training import Training, TrainingSettings, train
+from harvest.learn.views_training import ViewsSettings, ViewsTraining
 from harvest.monocular.lifter_files import load_lifter
 
 
@@ -70,11 +72,25 @@ def _camerapose(given: Given, out: Path, settings: CameraPoseSettings, peers: Pe
 
 
 def _harvested(given: Given, out: Path, settings: monocular.MonocularSettings, peers: Peers) -> Training[Any]:
-    return monocular.MonocularTraining(Folders(given.data, given.validation, given.more), out, settings, peers)
+    return monocular.MonocularTraining(_folders(given), out, settings, peers)
+
+
+def _folders(given: Given) -> Folders:
+    return Folders(given.data, given.validation, given.more)
+
+
+def _geometric(given: Given, out: Path, settings: GeometricSettings, peers: Peers) -> GeometricTraining:
+    return GeometricTraining(_folders(given), out, settings, peers)
+
+
+def _multiview(given: Given, out: Path, settings: ViewsSettings, peers: Peers) -> ViewsTraining:
+    return ViewsTraining(_folders(given), out, settings, None, peers)
 
 
 RECIPES: Mapping[str, Recipe] = {
     "harvested": Recipe(monocular.MonocularSettings, _harvested, monocular.WEIGHTS),
+    "geometric": Recipe(GeometricSettings, _geometric, monocular.WEIGHTS),
+    "multiview": Recipe(ViewsSettings, _multiview, monocular.WEIGHTS),
     "relative": Recipe(RelativeSettings, _relative, WEIGHTS),
     "camerapose": Recipe(CameraPoseSettings, _camerapose, WEIGHTS),
 }

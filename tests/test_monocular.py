@@ -164,7 +164,7 @@ def test_the_loss_counts_known_numbers_alone():
     assert PoseTask(Shape("regression", SKELETON.joints), limbs, "mpii16").loss(scores, truth) == pytest.approx(4 / 3)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [model for model in MODELS if model != "planar"])  # it needs a loss of maps
 def test_training_learns_a_handful_of_pictures(crops, tmp_path, model, monkeypatch):
     monkeypatch.setattr("harvest.learn.monocular.augment", lambda picture, uv, mirror, rng: (picture, uv.copy()))
     chosen = MonocularSettings(**SMALL | {"model": model, "steps": 20, "validate_every": 20, "ema": 0.0, "rate": 3e-3})

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -23,6 +23,7 @@ from harvest.learn.samples import Place, find_samples
 from harvest.learn.training import Network, Training, TrainingSettings
 
 WEIGHTS = "hourglass.safetensors"
+Given = TypeVar("Given")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +84,11 @@ class Folders:
     more: Path | None = None
 
 
-class Samples(Dataset[tuple[Tensor, Tensor]]):
+class Samples(Dataset[tuple[Tensor, ...]]):
     """Sample k of the endless, shuffled and augmented sequence of a seed; the same whoever asks for it."""
 
     def __init__(
-        self, task: Task, places: Sequence[list[Place]], settings: PictureSettings, step: int, peers: Peers
+        self, task: Any, places: Sequence[list[Any]], settings: PictureSettings, step: int, peers: Peers
     ) -> None:
         """Take the samples of both folders, and the batch to begin with, of which a process has its part."""
         self._task, self._settings, self._step, self._peers = task, settings, step, peers
@@ -99,8 +100,8 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         """All that is left of the training."""
         return max(self._settings.steps - self._step, 0) * self.batch
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Picture (3, 256, 256) uint8 and its truth."""
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        """Picture (3, 256, 256) uint8, or several (V, 3, 256, 256), and what is true of it."""
         step, row = divmod(index, self.batch)
         number = (self._step + step) * self._settings.batch + self._peers.rank * self.batch + row
         epoch, row = divmod(number, len(self._places))
@@ -110,8 +111,8 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         place = self._places[self._order[1][row]]
         if self._more and rng.random() < self._settings.share:
             place = self._more[int(rng.integers(len(self._more)))]
-        picture, truth = self._task.sample(place, rng)
-        return torch.from_numpy(picture.transpose(2, 0, 1).copy()), torch.from_numpy(truth)
+        picture, *truth = self._task.sample(place, rng)
+        return torch.from_numpy(np.moveaxis(picture, -1, -3).copy()), *map(torch.from_numpy, truth)
 
 
 class PictureTraining(Training[Network]):
@@ -134,13 +135,17 @@ class PictureTraining(Training[Network]):
             UserError: no samples, or a checkpoint of other settings.
         """
         self.task, self.measures = task, task.measures
-        self._places = find_samples(folders.learn), find_samples(folders.more) if folders.more else []
+        self._places = self.find(folders, settings)
         self._validation = find_samples(folders.measure)[: settings.validate] if folders.measure else []
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(out, settings, network, peers)
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pictures (B, 3, 256, 256) uint8 and what is true of them."""
+    def find(self, folders: Folders, settings: PictureSettings) -> tuple[list[Any], list[Any]]:
+        """The samples to learn from, of the first folder and of the second."""
+        return find_samples(folders.learn), find_samples(folders.more) if folders.more else []
+
+    def batches(self) -> Iterator[Any]:
+        """Pictures (B, 3, 256, 256) uint8 and what is true of them, as the task's samples are."""
         samples = Samples(self.task, self._places, self.settings, self.step, self.peers)
         if len(samples) == 0:
             return
@@ -154,7 +159,7 @@ class PictureTraining(Training[Network]):
             multiprocessing_context="spawn",
         )
 
-    def loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def loss(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The sum over all stacks' maps and the fine ones, which alone are shown."""
         images, truth = batch
         errors = [self.task.loss(scores, truth.to(self.device)) for scores in self._scores(images)]
@@ -162,10 +167,15 @@ class PictureTraining(Training[Network]):
 
     def _scores(self, images: Tensor) -> list[Tensor]:
         network: Any = self.network
+        return self.seen(images, network.all_scores)
+
+    def seen(self, images: Tensor, by: Callable[[Tensor], Given]) -> Given:
+        """What a part of the network gives of pictures (B, 3, 256, 256) uint8."""
+        network: Any = self.network
         mean_rgb = torch.tensor(network.mean_rgb, device=self.device)[:, None, None]
         x = (images.to(self.device) / 255 - mean_rgb).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
-            return network.all_scores(x)
+            return by(x)
 
     def measure(self, network: Network) -> tuple[float, ...] | None:
         """What the task measures."""

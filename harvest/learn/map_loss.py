@@ -33,6 +33,16 @@ def map_loss(scores: Tensor, uv: Tensor) -> Tensor:
     return torch.where(told, wrong, 0.0).sum() / told.sum().clamp_min(1)
 
 
+def heat_loss(scores: Tensor, uv: Tensor) -> Tensor:
+    """Cross-entropy: scores (B, J, cells, cells) are logits of maps of sum 1, which cannot say "elsewhere".
+
+    Joints uv (B, J, 2) that are NaN or outside the picture have no say.
+    """
+    targets = target_maps(uv, scores.shape[-1]).flatten(-2)
+    wrong = -(targets * scores.flatten(-2).log_softmax(-1)).sum(-1)
+    return wrong.sum() / (targets.sum(-1) > 0).sum().clamp_min(1)
+
+
 def squared_loss(scores: Tensor, uv: Tensor) -> Tensor:
     """Mean squared difference of scores (B, J, cells, cells) from Gaussians of SIGMA_CELLS whose peak is 1.
 

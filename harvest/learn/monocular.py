@@ -18,14 +18,13 @@ from harvest.errors import UserError
 from harvest.learn.detector import Folders, PictureSettings, PictureTraining
 from harvest.learn.peers import Peers
 from harvest.learn.samples import Place, augment, find_samples, read_pose
-from harvest.metrics.pose import similar
+from harvest.metrics.pose import joint_errors, similar
 from harvest.monocular.files import save_monocular
 from harvest.monocular.lift import Limbs, lift, mean_limbs, rays_of
-from harvest.monocular.networks import CROP_PX, HALF_PX, UNIT_M, MonocularNetwork, Shape, predict_crops
-from harvest.skeleton import load_skeleton
+from harvest.monocular.networks import CROP_PX, HALF_PX, MODELS, ROOT, UNIT_M, MonocularNetwork, Shape, predict_crops
+from harvest.skeleton import Skeleton, load_skeleton
 
 WEIGHTS = "monocular.safetensors"
-ROOT = "pelvis"
 MEASURE_BATCH = 16
 LIMB_SAMPLES = 2000  # from which limbs are measured
 
@@ -34,7 +33,7 @@ LIMB_SAMPLES = 2000  # from which limbs are measured
 class MonocularSettings(PictureSettings):
     """How a monocular network is trained.
 
-    model: 'volumetric' or 'regression', see `MonocularNetwork`. skeleton: built-in, of the joints.
+    model: of MODELS, see `MonocularNetwork`. skeleton: built-in, of the joints.
     start: weights of an hourglass or a monocular network whose parts it begins with; empty for the published features
     alone. share: of samples from a second folder.
     """
@@ -74,7 +73,7 @@ class PoseTask:
 
     def loss(self, scores: Tensor, truth: Tensor) -> Tensor:
         """Mean over known numbers of the distance in units of half a crop and UNIT_M: squared (eq. 5) for the
-        regression, absolute for the volumetric network, whose maps would blur to please a few outliers.
+        regression, absolute for networks with maps, which would blur to please a few outliers.
         """
         off = (scores - truth) / truth.new_tensor([HALF_PX, HALF_PX, UNIT_M])
         told = torch.isfinite(off)
@@ -95,17 +94,27 @@ def pose_errors_mm(
 
     The distance to the person is that of one of usual size (`lift`); nothing of it is taken from the labels.
     """
+    ours, theirs = poses_told(network, limbs, places, bf16)
+    absolute, aligned = (1000 * joint_errors(points, theirs) for points in (ours, similar(ours, theirs)))
+    return absolute, aligned
+
+
+def poses_told(
+    network: MonocularNetwork, limbs: Limbs, places: list[Place], bf16: bool = False
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(N, J, 3) what a network says and what labels say, metres from the pelvis along the camera's axes; NaN where a
+    label knows no such joint, or no pelvis.
+    """
     joints = network.shape.joints
-    root, absolute, aligned = joints.index(ROOT), [], []
+    root, ours, theirs = joints.index(ROOT), [], []
     for first in range(0, len(places), MEASURE_BATCH):
         read = [read_pose(place, joints) for place in places[first : first + MEASURE_BATCH]]
         given = predict_crops(network, np.stack([one.picture for one in read]), bf16)
         for one, told in zip(read, given, strict=True):
             xyz = lift(rays_of(told[:, :2], one.camera, one.image_from_crop), told[:, 2], limbs)
-            ours, theirs = xyz - xyz[root], one.xyz_m - one.xyz_m[root]
-            absolute.append(1000 * np.linalg.norm(ours - theirs, axis=1))
-            aligned.append(1000 * np.linalg.norm(similar(ours, theirs) - theirs, axis=1))
-    return np.array(absolute), np.array(aligned)
+            ours.append(xyz - xyz[root])
+            theirs.append(one.xyz_m - one.xyz_m[root])
+    return np.array(ours), np.array(theirs)
 
 
 class MonocularTraining(PictureTraining[MonocularNetwork]):
@@ -120,21 +129,9 @@ class MonocularTraining(PictureTraining[MonocularNetwork]):
             UserError: an unknown model, no samples, samples without joints in space, no such weights, or a
                 checkpoint of other settings.
         """
-        skeleton = load_skeleton(settings.skeleton)
-        try:
-            shape = Shape(settings.model, skeleton.joints, settings.width)
-        except ValueError as error:
-            raise UserError(f"{error}; choose volumetric or regression, and an even width") from None
-        if ROOT not in skeleton.joints:
-            raise UserError(f"skeleton '{settings.skeleton}' has no {ROOT}, from which depths are told; choose another")
-        torch.manual_seed(settings.seed)
-        network = MonocularNetwork(shape)
-        features, _ = read_weights(shipped(DETECTOR))
-        network.start_from({key: value for key, value in features.items() if key.startswith("features.")})
-        if settings.start:
-            network.start_from(read_weights(Path(settings.start))[0])
-        self.limbs = _limbs(folders.learn, skeleton.joints, skeleton.parents.tolist())
-        task = PoseTask(shape, self.limbs, settings.skeleton)
+        network = begin(settings.model, settings.skeleton, settings.width, settings.start, settings.seed)
+        self.limbs = limbs_of(folders.learn, load_skeleton(settings.skeleton))
+        task = PoseTask(network.shape, self.limbs, settings.skeleton)
         super().__init__(task, folders, out, settings, peers or Peers(), network)
 
     def save_weights(self, network: MonocularNetwork) -> None:
@@ -142,12 +139,43 @@ class MonocularTraining(PictureTraining[MonocularNetwork]):
         save_monocular(network, self.limbs, self.out / WEIGHTS)
 
 
-def _limbs(folder: Path, joints: tuple[str, ...], parents: list[int]) -> Limbs:
-    """Mean limbs of the people in a folder of crops, from crops spread evenly over it."""
+def begin(model: str, skeleton: str, width: int, start: str, seed: int) -> MonocularNetwork:
+    """A network to train: the published features, of `start` what fits, all else fresh.
+
+    Raises:
+        UserError: no such model or width, a skeleton without ROOT, or no such weights.
+    """
+    joints = load_skeleton(skeleton).joints
+    if ROOT not in joints:
+        raise UserError(f"skeleton '{skeleton}' has no {ROOT}, from which depths are told; choose another")
+    try:
+        shape = Shape(model, joints, width)
+    except ValueError as error:
+        raise UserError(f"{error}; choose {' or '.join(MODELS)}, and an even width") from None
+    torch.manual_seed(seed)
+    network = MonocularNetwork(shape)
+    features, _ = read_weights(shipped(DETECTOR))
+    network.start_from({key: value for key, value in features.items() if key.startswith("features.")})
+    if start:
+        network.start_from(read_weights(Path(start))[0])
+    return network
+
+
+def some_poses(folder: Path, joints: tuple[str, ...]) -> NDArray[np.float64]:
+    """(N, J, 3) metres in the camera's frame, of crops spread evenly over a folder; NaN where unknown."""
     places = find_samples(folder)
     some = [places[index] for index in np.unique(np.linspace(0, len(places) - 1, LIMB_SAMPLES).round().astype(int))]
+    return np.array([read_pose(place, joints).xyz_m for place in some])
+
+
+def limbs_of(folder: Path, skeleton: Skeleton) -> Limbs:
+    """Mean limbs of the people in a folder of crops.
+
+    Raises:
+        UserError: it knows none in space.
+    """
     try:
-        return mean_limbs(np.array([read_pose(place, joints).xyz_m for place in some]), parents)
+        return mean_limbs(some_poses(folder, skeleton.joints), skeleton.parents.tolist())
     except ValueError:
         raise UserError(
             f"{folder} knows no joints in space; learn from labels of several views, ps+sel or ps"

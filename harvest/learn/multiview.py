@@ -1,18 +1,31 @@
-"""Training samples of learnable triangulation: one person at one moment, seen by several calibrated cameras."""
+"""Training samples of several views: one person at one moment, seen by several calibrated cameras."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.camera import Camera
 from calib.rig import Rig, camera_from_entry
 from harvest.errors import UserError
-from harvest.learn.samples import Part, decode_picture, files_of_samples, read_parts, rows_of
+from harvest.learn.samples import (
+    Part,
+    Place,
+    decode_picture,
+    files_of_samples,
+    find_samples,
+    origin_of,
+    pose_of_label,
+    read_files,
+    read_parts,
+    rows_of,
+)
 
 Floats = NDArray[np.float64]
 
@@ -24,6 +37,21 @@ class MultiViewPlace:
     shard: Path
     pictures: tuple[Part, ...]
     label: Part
+
+
+Moment = MultiViewPlace | tuple[Place, ...]  # one person at one moment: a multi-view sample, or crops of one frame
+
+
+@dataclass(frozen=True)
+class SeenView:
+    """A crop (256, 256, 3) uint8 RGB with joints uv_px (J, 2) in it, NaN where unknown or outside; the camera, which
+    stands nowhere in particular; and where the crop was cut: pixels of its picture by image_from_crop (2, 3).
+    """
+
+    picture: NDArray[np.uint8]
+    uv_px: Floats
+    camera: Camera
+    image_from_crop: Floats
 
 
 @dataclass(frozen=True)
@@ -53,6 +81,68 @@ def find_multiviews(folder: Path) -> list[MultiViewPlace]:
     if not places:
         raise UserError(f"{folder} holds no multi-view samples; make some with `harvest studio views --out {folder}`")
     return places
+
+
+def find_moments(folder: Path, views: int) -> list[Moment]:
+    """All moments that at least so many views show: of multi-view samples, or of crops of a run, of one frame each.
+
+    Raises:
+        UserError: there is none.
+    """
+    found: list[Moment] = []
+    if any({"json", "0.jpg"} <= files.keys() for _, _, files in files_of_samples(folder)):
+        found += [place for place in find_multiviews(folder) if len(place.pictures) >= views]
+    else:
+        by_moment: dict[str, list[Place]] = {}
+        for place in find_samples(folder):
+            (label,) = read_parts(place.shard, (place.label,))
+            by_moment.setdefault(origin_of(json.loads(label))[2], []).append(place)
+        found += [tuple(places) for moment, places in by_moment.items() if moment and len(places) >= views]
+    if not found:
+        raise UserError(f"{folder} shows no moment in {views} views; make some with `harvest studio views`")
+    return found
+
+
+def read_views(moment: Moment, joints: Sequence[str], chosen: Sequence[int]) -> list[SeenView]:
+    """Some views of a moment, with joints as `read_sample` takes them. Neither where cameras stand nor joints in space
+    are looked at.
+
+    Raises:
+        UserError: a picture is broken, or a label tells no camera.
+    """
+    if isinstance(moment, MultiViewPlace):
+        *jpgs, label = read_parts(moment.shard, (*(moment.pictures[view] for view in chosen), moment.label))
+        truth = json.loads(label)
+        return [
+            SeenView(
+                decode_picture(jpg, moment.shard, "views"),
+                _uv_of(truth["joints"], joints, view),
+                camera_from_entry(truth["cameras"][view] | _NOWHERE),
+                np.eye(3)[:2],
+            )
+            for jpg, view in zip(jpgs, chosen, strict=True)
+        ]
+    found = []
+    for view in chosen:
+        place = moment[view]
+        picture, text = read_files(place)
+        label = json.loads(text)
+        camera = {"camera": label["camera"] | _NOWHERE} if "camera" in label else {}
+        uv, _, seen_by, affine = pose_of_label(label | camera, joints, place.shard)
+        found.append(SeenView(picture, uv, seen_by, affine))
+    return found
+
+
+_NOWHERE = {"R_cam_from_world": np.eye(3).tolist(), "t_cam_from_world_m": [0.0, 0.0, 0.0]}
+
+
+def _uv_of(sets: Mapping[str, Any], joints: Sequence[str], view: int) -> Floats:
+    """(J, 2) joints in the pixels of a view of a multi-view label."""
+    uv = np.full((len(joints), 2), np.nan)
+    for index, (name, row) in enumerate(rows_of(joints, sets)):
+        if name and (known := sets[name]["views"][view]["uv_px"][row]) is not None:
+            uv[index] = known
+    return uv
 
 
 def read_multiview(place: MultiViewPlace, joints: Sequence[str]) -> MultiViewSample:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harvest.errors import UserError
-from harvest.learn.samples import files_of_samples, pose_of_label, read_parts
+from harvest.learn.samples import files_of_samples, origin_of, pose_of_label, read_parts
 from harvest.metrics.pose import take_joints
 from harvest.monocular.lift import USUAL_FOCAL
 from harvest.skeleton import load_skeleton
@@ -160,10 +160,7 @@ def _of_crop(label: dict[str, Any], joints: tuple[str, ...], shard: Path) -> tup
     """All of a crop that `PoseSet` tells of it but its name."""
     uv, xyz, camera, image_from_crop = pose_of_label(label, joints, shard)
     xy = camera.undistort(uv @ image_from_crop[:, :2].T + image_from_crop[:, 2])
-    who = str(label.get("subject", label.get("character", "")))
-    action = str(label.get("take", label.get("clip", "")))
-    moment = f"{who}-{action}-{label['frame']}" if "frame" in label else ""
-    return xy, xy, np.isfinite(xy).all(axis=1).astype(float), xyz, camera.K, camera.size_px, who, action, moment
+    return xy, xy, np.isfinite(xy).all(axis=1).astype(float), xyz, camera.K, camera.size_px, *origin_of(label)
 
 
 def _all_names() -> tuple[str, ...]:

@@ -160,6 +160,16 @@ def pose_of_label(
     return uv, xyz, Camera(**label["camera"]), affine
 
 
+def origin_of(label: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Of a crop's label: who is seen, doing what, and the moment, which pictures share that show the same pose.
+
+    Empty where the label does not say.
+    """
+    who = str(label.get("subject", label.get("character", "")))
+    action = str(label.get("take", label.get("clip", "")))
+    return who, action, f"{who}-{action}-{label['frame']}" if "frame" in label else ""
+
+
 def rows_of(joints: Sequence[str], sets: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, int], ...]:
     """For each joint the first set of a label that gives it, and its row there; ("", 0) if none does."""
     return _rows(
@@ -201,7 +211,18 @@ def augment(
 
     What comes in from outside the crop is black, or repeats the border.
     """
-    affine, mirrored = augmentation(rng)
+    return augmented(augmentation(rng), picture, uv, mirror, rng)
+
+
+def augmented(
+    how: tuple[Floats, bool],
+    picture: NDArray[np.uint8],
+    uv: Floats,
+    mirror: NDArray[np.int64],
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.uint8], Floats]:
+    """What `augment` gives, with an `augmentation` that is known; border and light are still drawn."""
+    affine, mirrored = how
     border = int(rng.choice([cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE, cv2.BORDER_REFLECT]))
     out = cv2.warpAffine(picture, affine, (CROP_PX, CROP_PX), flags=cv2.INTER_LINEAR, borderMode=border)
     moved = uv.copy()

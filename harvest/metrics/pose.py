@@ -91,11 +91,31 @@ def correct_parts(estimate: Floats, truth: Floats, joints: Sequence[str]) -> dic
     Pavlakos et al. 2017, table 1). Joints (..., J, 2 or 3) by name; a part that was not found is wrong.
     """
     out = {}
-    for kind, ends in PARTS.items():
-        places = [[list(joints).index(f"{side}_{end}") for end in ends] for side in "lr"]
+    for kind, places in _part_places(joints).items():
         ours, theirs = estimate[..., places, :], truth[..., places, :]
         error = np.linalg.norm(ours - theirs, axis=-1).mean(axis=-1)
         length = np.linalg.norm(theirs[..., 0, :] - theirs[..., 1, :], axis=-1)
         with np.errstate(invalid="ignore"):
             out[kind] = np.where(np.isfinite(length), (error <= length / 2).astype(float), np.nan)
     return out
+
+
+def asymmetry_mm(xyz_m: Floats, joints: Sequence[str]) -> dict[str, float]:
+    """By kind of part the mean difference between the lengths of left and right, of poses (..., J, 3) in metres.
+
+    Poses that lack an end of a part take no part in its mean; NaN where all do.
+
+    Source: Zhou et al. 2017, "Geometry validity".
+    """
+    out = {}
+    for kind, places in _part_places(joints).items():
+        ends = xyz_m[..., places, :]
+        length = np.linalg.norm(ends[..., 0, :] - ends[..., 1, :], axis=-1)
+        out[kind] = 1000 * summary(abs(length[..., 0] - length[..., 1]))["mean"]
+    return out
+
+
+def _part_places(joints: Sequence[str]) -> dict[str, list[list[int]]]:
+    """Of each kind of part the places of both ends, left then right."""
+    order = list(joints)
+    return {kind: [[order.index(f"{side}_{end}") for end in ends] for side in "lr"] for kind, ends in PARTS.items()}

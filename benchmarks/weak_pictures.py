@@ -1,0 +1,155 @@
+"""3D from pictures with weak labels: ablations of Zhou et al. 2017 (geometry) and Iqbal et al. 2020 (several views).
+
+Geometry: a few people with labels in space, others with labels in 2D alone, and the test shows yet others, in other
+clothes, rooms and motions. Views: moments in several views, without extrinsics and labels in space; bones are those of
+the second set's people. All rows of a part share network, steps and data; each is the mean of some seeds with their
+spread. The frozen features of a picture cost four times what a network of this width does, so every picture is seen in
+few augmentations, and features are computed once (the first rows take longer).
+
+    harvest studio crops --split train --n 400 --out sets/weak/in_space
+    harvest studio crops --split val --n 1200 --out sets/weak/in_plane
+    harvest studio crops --split test --n 400 --out sets/weak/test
+    harvest studio views --split train --n 600 --cameras 2:3 --out sets/weak/views
+    python benchmarks/weak_pictures.py --data sets/weak --out runs/weak
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from calib.rig import camera_from_entry
+from harvest.learn.detector import Folders
+from harvest.learn.geometric import GeometricSettings, GeometricTraining
+from harvest.learn.mapped import FeatureStore, MappedTraining
+from harvest.learn.monocular import poses_told, some_poses
+from harvest.learn.multiview_loss import Bones, measured_bones
+from harvest.learn.samples import decode_picture, files_of_samples, find_samples, read_parts
+from harvest.learn.views_training import ViewsSettings, ViewsTraining, ViewsWeights
+from harvest.metrics.pose import PARTS, asymmetry_mm, joint_errors, similar, summary
+from harvest.skeleton import load_skeleton
+from pipelines.harvested_crops import Shards
+
+SKELETON = "mpii16"
+SHARED: dict[str, Any] = {"skeleton": SKELETON, "width": 64, "bf16": False, "versions": 4, "warm": 50, "rate": 2e-3}
+SHARED |= {"validate_every": 100_000}
+GEOMETRY: dict[str, dict[str, Any]] = {
+    "3D": {"lambda_geo": 0.0},
+    "3D, geometry": {"geo_in_space": True},
+    "3D + 2D": {"lambda_geo": 0.0},
+    "3D + 2D, geometry": {},
+}
+VIEWS: dict[str, dict[str, Any]] = {
+    "views": {},
+    "views, no consistency": {"weights": ViewsWeights(alpha=0.0)},
+    "views, no bones": {"weights": ViewsWeights(beta=0.0)},
+    "views, no 2D labels": {"labelled": "none"},
+    "views, one bone's scale": {"scale": "bone"},
+}
+EXACT = "views, exact 3D"  # of the same pictures, with the same network
+ROWS = (*GEOMETRY, *VIEWS, EXACT)
+PAPER = {"3D": "82.4", "3D, geometry": "81.0", "3D + 2D": "65.7", "3D + 2D, geometry": "64.9"}
+NUMBERS = ("mpjpe_mm", "aligned_mm", *(f"{kind.replace(' ', '_')}_mm" for kind in PARTS), "seconds")
+
+
+def crops_of_views(folder: Path, out: Path) -> Path:
+    """The pictures of multi-view samples as crops with labels in space, if they do not stand already."""
+    if out.is_dir():
+        return out
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    with Shards(partial) as shards:
+        for index, shard, files in files_of_samples(folder):
+            label = json.loads(read_parts(shard, [files["json"]])[0])
+            for view, entry in enumerate(label["cameras"]):
+                camera = camera_from_entry(entry)
+                sets = {
+                    name: those["views"][view]
+                    | {"xyz_cam_m": [None if p is None else camera.cam_from_world(p).tolist() for p in those["xyz_m"]]}
+                    for name, those in label["joints"].items()
+                }
+                (jpg,) = read_parts(shard, [files[f"{view}.jpg"]])
+                picture = decode_picture(jpg, shard, "views")
+                shards.add(f"{index}-{view}", picture, {"joints": sets, "camera": entry})
+    os.replace(partial, out)
+    return out
+
+
+def training_of(name: str, seed: int, args: argparse.Namespace, bones: Bones) -> MappedTraining:
+    """The training of a row."""
+    shared = SHARED | {"seed": seed, "steps": args.steps}
+    out = args.out / "_".join([*re.findall(r"\w+", name), str(seed)])
+    if name in VIEWS:
+        folders = Folders(args.data / "views")
+        return ViewsTraining(folders, out, ViewsSettings(**shared | {"batch": 8} | VIEWS[name]), bones)
+    if name == EXACT:
+        folders = Folders(crops_of_views(args.data / "views", args.out / "crops_of_views"))
+        return GeometricTraining(folders, out, GeometricSettings(**shared | {"batch": 16, "model": "planar"}))
+    folders = Folders(args.data / "in_space", None, args.data / "in_plane" if "2D" in name else None)
+    return GeometricTraining(folders, out, GeometricSettings(**shared | {"batch": 16} | GEOMETRY[name]))
+
+
+def result(name: str, seed: int, args: argparse.Namespace, bones: Bones) -> list[float]:
+    """NUMBERS of a row, trained or gone on with, on the test set."""
+    training = training_of(name, seed, args, bones)
+    training.store = FeatureStore(args.out / "features")
+    training.run()
+    network = training.averaged()
+    ours, theirs = poses_told(network, training.limbs, find_samples(args.data / "test"))
+    errors = [1000 * summary(joint_errors(points, theirs))["mean"] for points in (ours, similar(ours, theirs))]
+    return [*errors, *asymmetry_mm(ours, network.shape.joints).values(), training.seconds]
+
+
+def told(rows: list[dict[str, str]]) -> None:
+    """The table: means and spread over seeds."""
+    kinds = "".join(f"{kind:>13}" for kind in PARTS)
+    print(f"{'':24}{'MPJPE mm':>14}{'aligned mm':>14}  left-right mm:{kinds}{'the paper':>11}{'seconds':>9}")
+    for name in ROWS:
+        some = np.array([[float(row[key]) for key in NUMBERS] for row in rows if row["name"] == name])
+        if not len(some):
+            continue
+        mean, spread = some.mean(axis=0), some.std(axis=0, ddof=1) if len(some) > 1 else np.zeros(len(NUMBERS))
+        errors = "".join(f"{f'{mean[i]:.1f} ±{spread[i]:.1f}':>14}" for i in (0, 1))
+        apart = "".join(f"{f'{mean[i]:.1f} ±{spread[i]:.1f}':>13}" for i in range(2, 2 + len(PARTS)))
+        print(f"{name:24}{errors}{'':16}{apart}{PAPER.get(name, ''):>11}{mean[-1]:9.0f}")
+
+
+def main() -> None:
+    """Do what is not done yet, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
+    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    table = args.out / "results.csv"
+    if not table.is_file():
+        table.write_text(",".join(["name", "seed", *NUMBERS]) + "\n", encoding="utf-8")
+    skeleton = load_skeleton(SKELETON)
+    bones = measured_bones(some_poses(args.data / "in_plane", skeleton.joints), skeleton)
+    for seed in args.seeds:
+        for name in args.rows:
+            with table.open(encoding="utf-8", newline="") as file:
+                if any((row["name"], row["seed"]) == (name, str(seed)) for row in csv.DictReader(file)):
+                    continue
+            found = result(name, seed, args, bones)
+            with table.open("a", encoding="utf-8", newline="") as file:
+                csv.writer(file).writerow([name, seed, *(f"{value:.5g}" for value in found)])
+    with table.open(encoding="utf-8", newline="") as file:
+        told(list(csv.DictReader(file)))
+
+
+if __name__ == "__main__":
+    main()
