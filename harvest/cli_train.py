@@ -173,7 +173,7 @@ def train_monocular(  # noqa: PLR0913 - one parameter an option
         str,
         typer.Option(
             "--recipe",
-            help="From pictures: harvested, labels in space; geometric, some in 2D alone; multiview, views of one moment "
+            help="From pictures: harvested, labels in space; geometric, some in 2D alone; multiview, views of a moment "
             "and labels in 2D. From 2D joints: relative, which of two is nearer; camerapose, some in 2D alone.",
         ),
     ] = "harvested",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -128,26 +128,41 @@ def train_recipe(
 
 
 def settings_of(kind: type[TrainingSettings], name: str, given: Sequence[str]) -> dict[str, Any]:
-    """Settings by name, of KEY=VALUE each; a value has the type of the setting's default.
+    """Settings by name, of KEY=VALUE each; a value has the type of the setting's default. Those of a setting that has
+    settings of its own, such as weights of losses, are called as if they were the recipe's.
 
     Raises:
         UserError: another form, an unknown key (with the known ones), or a value of another type.
     """
-    defaults = {one.name: one.default for one in fields(kind) if one.default is not MISSING}
-    defaults = {key: value for key, value in defaults.items() if not is_dataclass(value)}
-    found = {}
+    own = {one.name: one.default for one in fields(kind) if one.default is not MISSING}
+    own |= {one.name: one.default_factory() for one in fields(kind) if one.default_factory is not MISSING}
+    inner = {key: value for key, value in own.items() if is_dataclass(value)}
+    home = {part.name: key for key, value in inner.items() for part in fields(value)}
+    known = {key: value for key, value in own.items() if key not in inner}
+    known |= {part: getattr(inner[key], part) for part, key in home.items()}
+    found: dict[str, Any] = {}
     for text in given:
         key, equals, value = text.partition("=")
-        if not equals or key not in defaults:
-            raise UserError(f"'{text}' is no setting of recipe {name}; give KEY=VALUE, known: {', '.join(defaults)}")
-        try:
-            parsed = value if isinstance(defaults[key], str) else ast.literal_eval(value.capitalize())
-        except (SyntaxError, ValueError):
-            parsed = None
-        wanted = type(defaults[key])
-        if isinstance(parsed, int) and not isinstance(parsed, bool) and wanted is float:
-            parsed = float(parsed)
-        if type(parsed) is not wanted:
-            raise UserError(f"setting {key} of recipe {name} takes a {wanted.__name__}, got '{value}'")
-        found[key] = parsed
+        if not equals or key not in known:
+            raise UserError(f"'{text}' is no setting of recipe {name}; give KEY=VALUE, known: {', '.join(known)}")
+        parsed = _parsed(value, type(known[key]))
+        if parsed is None:
+            raise UserError(f"setting {key} of recipe {name} takes a {type(known[key]).__name__}, got '{value}'")
+        if key in home:
+            found[home[key]] = replace(found.get(home[key], inner[home[key]]), **{key: parsed})
+        else:
+            found[key] = parsed
     return found
+
+
+def _parsed(value: str, wanted: type) -> Any:
+    """A value of that type, None where it is none."""
+    if wanted is str:
+        return value
+    try:
+        parsed = ast.literal_eval(value.capitalize())
+    except (SyntaxError, ValueError):
+        return None
+    if wanted is float and type(parsed) is int:
+        return float(parsed)
+    return parsed if type(parsed) is wanted else None

@@ -36,6 +36,7 @@ from harvest.monocular.lifter import Lifter, LifterShape, in_metres, share_of
 from harvest.monocular.lifter_files import load_lifter, save_lifter
 from harvest.skeleton import load_skeleton
 from harvest.studio.figure import moving_figure
+from pipelines.recipes import RECIPES, settings_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SKELETON = load_skeleton("mpii16")
@@ -405,10 +406,21 @@ def test_the_command_learns_from_peoples_votes_on_pictures_known_in_2d_alone_and
     for more, told in (
         (["--set", "bones"], "give KEY=VALUE, known: steps"),
         (["--set", "pairs=many"], "takes a int, got 'many'"),
+        (["--set", "alpha=much"], "takes a float, got 'much'"),
         (["--recipe", "magic"], "no recipe 'magic'"),
     ):
         with pytest.raises(UserError, match=told):
             harvest("train", "monocular", *command[:-2], *more)
+
+
+def test_settings_of_a_recipe_are_read_by_their_type_and_weights_as_if_they_were_its_own():
+    told = ["pairs=3", "perspective=false", "tolerance_m=1", "bones=none", "gamma=2", "steep=0.5"]
+    found = settings_of(RelativeSettings, "relative", told)
+    weights = RelativeWeights(gamma=2.0, steep=0.5)
+    assert found == {"pairs": 3, "perspective": False, "tolerance_m": 1.0, "bones": "none", "weights": weights}
+    assert type(found["tolerance_m"]) is float
+    for recipe in RECIPES.values():
+        assert settings_of(recipe.settings, "any", ["steps=7"]) == {"steps": 7}
 
 
 def test_a_lifter_predicts_what_the_hourglass_shows_it(tmp_path):
