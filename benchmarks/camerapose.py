@@ -13,13 +13,14 @@ cameras, and the people and motions of val and test. Once with exact joints in 2
 from __future__ import annotations
 
 import argparse
-import csv
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from results import Results, mean_and_spread
 
 from harvest.learn.camerapose_training import CameraPoseSettings, CameraPoseTraining
 from harvest.learn.lifting import PoseSets, lifted, pose_errors_mm, prepared
@@ -35,13 +36,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "+ refined": {},
 }
 JUDGED = ("there", "across")
-COLUMNS = (
-    "name",
-    "seen",
-    "seed",
-    *(f"{where}_{kind}" for where in JUDGED for kind in ("mm", "scaled", "aligned")),
-    "seconds",
-)
+NUMBERS = (*(f"{where}_{kind}" for where in JUDGED for kind in ("mm", "scaled", "aligned")), "seconds")
 
 
 def subject_of(clip: str) -> str:
@@ -66,14 +61,11 @@ def trained(name: str, seed: int, sets: dict[str, PoseSet], out: Path) -> dict[s
 def told(rows: list[dict[str, str]]) -> None:
     """The tables: means and spread over seeds."""
     for seen in ("exact", "found"):
-        print(f"\n{seen:14}" + "".join(f"{name:>16}" for name in COLUMNS[3:]))
+        print(f"\n{seen:14}" + "".join(f"{name:>16}" for name in NUMBERS))
         for name in ROWS:
             some = [row for row in rows if (row["name"], row["seen"]) == (name, seen)]
             if some:
-                values = np.array([[float(row[key]) for key in COLUMNS[3:]] for row in some])
-                spread = values.std(axis=0, ddof=1) if len(some) > 1 else np.zeros(values.shape[1])
-                cells = (f"{mean:.1f} ±{wide:.1f}" for mean, wide in zip(values.mean(axis=0), spread, strict=True))
-                print(f"{name:14}" + "".join(f"{cell:>16}" for cell in cells))
+                print(f"{name:14}" + "".join(f"{cell:>16}" for cell in mean_and_spread(some, NUMBERS)[1]))
 
 
 def main() -> None:
@@ -84,10 +76,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     args = parser.parse_args()
     torch.set_num_threads(1)
-    args.out.mkdir(parents=True, exist_ok=True)
-    table = args.out / "results.csv"
-    if not table.is_file():
-        table.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
+    results = Results(args.out / "results.csv", ("name", "seen", "seed"), NUMBERS)
     train, again, val, test = (
         prepared(read_pose_set(args.poses / f"{name}.npz"), SKELETON) for name in ("train", "again", "val", "test")
     )
@@ -103,18 +92,10 @@ def main() -> None:
         for seen in ("exact", "found"):
             given = {name: those.exact() for name, those in sets.items()} if seen == "exact" else sets
             for name in ROWS:
-                with table.open(encoding="utf-8", newline="") as file:
-                    done = {(row["name"], row["seen"], row["seed"]) for row in csv.DictReader(file)}
-                if (name, seen, str(seed)) in done or (seen == "exact" and name == "+ refined"):
-                    continue  # exact joints need no refining
-                place = args.out / f"{name.strip('+ ').replace(', ', '_')}_{seen}_{seed}"
-                found = trained(name, seed, given, place)
-                with table.open("a", encoding="utf-8") as file:
-                    file.write(
-                        ",".join([f'"{name}"', seen, str(seed), *(f"{found[k]:.5g}" for k in COLUMNS[3:])]) + "\n"
-                    )
-    with table.open(encoding="utf-8", newline="") as file:
-        told(list(csv.DictReader(file)))
+                if seen == "found" or name != "+ refined":  # exact joints need no refining
+                    place = args.out / f"{name.strip('+ ').replace(', ', '_')}_{seen}_{seed}"
+                    results.add((name, seen, seed), partial(trained, name, seed, given, place))
+    told(results.rows())
 
 
 if __name__ == "__main__":

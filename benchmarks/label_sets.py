@@ -13,13 +13,14 @@ OUT/results.csv, one line a fine-tuning; a stopped command goes on.
 from __future__ import annotations
 
 import argparse
-import csv
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from results import Results
 from studio_takes import JOINTS, judge
 from unseen_view import part, reconstruct
 
@@ -111,6 +112,15 @@ def fine_tuned(pair: tuple[Path, Path], out: Path, labels: str, seed: int, every
     return found
 
 
+def result(pair: tuple[Path, Path], out: Path, labels: str, seed: int, every: int) -> dict[str, float]:
+    """Figures of the second take, by the detector that everybody gets, or after fine-tuning on the first one."""
+    for take in pair:
+        run_take(take, out / "generic" / take.name, every)
+    if labels == "generic":
+        return figures(pair[1], out / "generic" / pair[1].name, every) | {"seconds": 0.0}
+    return fine_tuned(pair, out, labels, seed, every)
+
+
 def told(rows: list[dict[str, str]]) -> None:
     """Print the table: means over subjects and seeds, the spread over seeds (standard deviation), and gains."""
     heads = ("all views mm", "every 2nd", "every 3rd", "off %", "far %", *PARTS)
@@ -141,30 +151,12 @@ def main() -> None:
     args = parser.parse_args()
     takes = sorted(path.parent for path in args.set.glob("*/rig.yaml"))
     pairs = list(zip(takes[::2], takes[1::2], strict=True))
-    table = args.out / "results.csv"
-    args.out.mkdir(parents=True, exist_ok=True)
-    if not table.is_file():
-        table.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
+    results = Results(args.out / "results.csv", COLUMNS[:3], COLUMNS[3:])
     todo = [("generic", 0), *((labels, seed) for seed in args.seeds for labels in args.labels)]
     for labels, seed in todo:
         for number, pair in enumerate(pairs):
-            with table.open(encoding="utf-8", newline="") as file:
-                done = {(row["subject"], row["labels"], row["seed"]) for row in csv.DictReader(file)}
-            if (str(number), labels, str(seed)) in done:
-                continue
-            for take in pair:
-                run_take(take, args.out / "generic" / take.name, args.every)
-            judged = args.out / "generic" / pair[1].name
-            found = (
-                figures(pair[1], judged, args.every) | {"seconds": 0.0}
-                if labels == "generic"
-                else fine_tuned(pair, args.out, labels, seed, args.every)
-            )
-            row = [number, labels, seed, *(f"{found[key]:.5g}" for key in COLUMNS[3:])]
-            with table.open("a", encoding="utf-8") as file:
-                file.write(",".join(map(str, row)) + "\n")
-    with table.open(encoding="utf-8", newline="") as file:
-        told(list(csv.DictReader(file)))
+            results.add((number, labels, seed), partial(result, pair, args.out, labels, seed, args.every))
+    told(results.rows())
 
 
 if __name__ == "__main__":

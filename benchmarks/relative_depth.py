@@ -12,13 +12,14 @@ is wrong, and those of simulated annotators, whose votes are taken as they are o
 from __future__ import annotations
 
 import argparse
-import csv
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from results import Results, mean_and_spread
 
 from harvest.labels.merge import merge_votes
 from harvest.labels.votes import Votes
@@ -49,6 +50,7 @@ KINDS = {  # of labels, in the picture, and how many of them a pose or pair take
 }
 FEWER = (500, 2000, 8000)  # poses, of which a set without this says all
 ROWS |= {f"{kind} {few}": ROWS[kind] | {"poses": few} for few in FEWER for kind in KINDS}
+NUMBERS = ("scaled_mm", "aligned_mm", "seconds")  # after the best scale and the best similarity
 PAPER = {"supervised": (49.62, 36.54), "relative": (64.58, 48.97), "perspective": (65.22, 48.54)}
 PAPER |= {"typical bones": (73.26, 55.27), "no bones": (118.34, 89.81), "all pairs": (63.96, 48.90)}
 PAPER |= {"tolerance": (63.45, 47.54)}
@@ -98,8 +100,8 @@ def tell_votes(votes: Votes, poses: PoseSet) -> None:
     )
 
 
-def trained(name: str, seed: int, sets: tuple[PoseSet, PoseSet], out: Path) -> tuple[float, float, float]:
-    """Errors in mm after the best scale and the best similarity, and seconds of a training."""
+def trained(name: str, seed: int, sets: tuple[PoseSet, PoseSet], out: Path) -> dict[str, float]:
+    """NUMBERS of a training."""
     learn, judge = sets
     chosen = {"perspective": False} | ROWS[name]  # as most of the paper's rows
     if few := chosen.pop("poses", 0):
@@ -110,7 +112,8 @@ def trained(name: str, seed: int, sets: tuple[PoseSet, PoseSet], out: Path) -> t
     begin = time.monotonic()
     training.run()
     found = lifted(training.averaged(), training.limbs, judge)
-    return *pose_errors_mm(found, judge, training.root)[1:], time.monotonic() - begin
+    _, scaled, aligned = pose_errors_mm(found, judge, training.root)
+    return {"scaled_mm": scaled, "aligned_mm": aligned, "seconds": time.monotonic() - begin}
 
 
 def told(rows: list[dict[str, str]]) -> None:
@@ -118,12 +121,10 @@ def told(rows: list[dict[str, str]]) -> None:
     base: tuple[float, float] | None = None
     print(f"{'':14}{'scale':>14}{'Procrustes':>14}{'ratios':>14}{'the paper':>14}{'seconds':>9}")
     for name in ROWS:
-        some = np.array(
-            [[float(row[key]) for key in ("scaled_mm", "aligned_mm", "seconds")] for row in rows if row["name"] == name]
-        )
-        if not len(some):
+        some = [row for row in rows if row["name"] == name]
+        if not some:
             continue
-        mean, spread = some.mean(axis=0), some.std(axis=0, ddof=1) if len(some) > 1 else np.zeros(3)
+        mean, cells = mean_and_spread(some, NUMBERS)
         base = base or (mean[0], mean[1])
         ratios = f"{mean[0] / base[0]:.2f}  {mean[1] / base[1]:.2f}"
         paper = ""
@@ -131,7 +132,6 @@ def told(rows: list[dict[str, str]]) -> None:
             paper = "  ".join(
                 f"{ours / theirs:.2f}" for ours, theirs in zip(PAPER[name], PAPER["supervised"], strict=True)
             )
-        cells = [f"{mean[i]:.1f} ±{spread[i]:.1f}" for i in (0, 1)]
         print(f"{name:14}{cells[0]:>14}{cells[1]:>14}{ratios:>14}{paper:>14}{mean[2]:9.0f}")
 
 
@@ -172,26 +172,16 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     args = parser.parse_args()
     torch.set_num_threads(1)
-    args.out.mkdir(parents=True, exist_ok=True)
-    table = args.out / "results.csv"
-    if not table.is_file():
-        table.write_text("name,seed,scaled_mm,aligned_mm,seconds\n", encoding="utf-8")
+    results = Results(args.out / "results.csv", ("name", "seed"), NUMBERS)
     learn, val, test = (
         prepared(read_pose_set(args.poses / f"{split}.npz").exact(), SKELETON) for split in ("train", "val", "test")
     )
     tell_votes(votes_of(learn, 0), learn)
     for seed in args.seeds:
         for name in args.rows:
-            with table.open(encoding="utf-8", newline="") as file:
-                if any((row["name"], row["seed"]) == (name, str(seed)) for row in csv.DictReader(file)):
-                    continue
-            found = trained(name, seed, (learn, join([val, test])), args.out)
-            with table.open("a", encoding="utf-8") as file:
-                file.write(",".join([name, str(seed), *(f"{value:.5g}" for value in found)]) + "\n")
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    told(rows)
-    draw(rows, len(learn), args.out / "labels.png")
+            results.add((name, seed), partial(trained, name, seed, (learn, join([val, test])), args.out))
+    told(results.rows())
+    draw(results.rows(), len(learn), args.out / "labels.png")
 
 
 if __name__ == "__main__":

@@ -16,16 +16,16 @@ few augmentations, and features are computed once (the first rows take longer).
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from results import Results, mean_and_spread
 
 from calib.rig import camera_from_entry
 from harvest.learn.detector import Folders
@@ -98,7 +98,7 @@ def training_of(name: str, seed: int, args: argparse.Namespace, bones: Bones) ->
     return GeometricTraining(folders, out, GeometricSettings(**shared | {"batch": 16} | GEOMETRY[name]))
 
 
-def result(name: str, seed: int, args: argparse.Namespace, bones: Bones) -> list[float]:
+def result(name: str, seed: int, args: argparse.Namespace, bones: Bones) -> dict[str, float]:
     """NUMBERS of a row, trained or gone on with, on the test set."""
     training = training_of(name, seed, args, bones)
     training.store = FeatureStore(args.out / "features")
@@ -106,7 +106,8 @@ def result(name: str, seed: int, args: argparse.Namespace, bones: Bones) -> list
     network = training.averaged()
     ours, theirs = poses_told(network, training.limbs, find_samples(args.data / "test"))
     errors = [1000 * summary(joint_errors(points, theirs))["mean"] for points in (ours, similar(ours, theirs))]
-    return [*errors, *asymmetry_mm(ours, network.shape.joints).values(), training.seconds]
+    numbers = (*errors, *asymmetry_mm(ours, network.shape.joints).values(), training.seconds)
+    return dict(zip(NUMBERS, numbers, strict=True))
 
 
 def told(rows: list[dict[str, str]]) -> None:
@@ -114,12 +115,12 @@ def told(rows: list[dict[str, str]]) -> None:
     kinds = "".join(f"{kind:>13}" for kind in PARTS)
     print(f"{'':24}{'MPJPE mm':>14}{'aligned mm':>14}  left-right mm:{kinds}{'the paper':>11}{'seconds':>9}")
     for name in ROWS:
-        some = np.array([[float(row[key]) for key in NUMBERS] for row in rows if row["name"] == name])
-        if not len(some):
+        some = [row for row in rows if row["name"] == name]
+        if not some:
             continue
-        mean, spread = some.mean(axis=0), some.std(axis=0, ddof=1) if len(some) > 1 else np.zeros(len(NUMBERS))
-        errors = "".join(f"{f'{mean[i]:.1f} ±{spread[i]:.1f}':>14}" for i in (0, 1))
-        apart = "".join(f"{f'{mean[i]:.1f} ±{spread[i]:.1f}':>13}" for i in range(2, 2 + len(PARTS)))
+        mean, cells = mean_and_spread(some, NUMBERS)
+        errors = "".join(f"{cell:>14}" for cell in cells[:2])
+        apart = "".join(f"{cell:>13}" for cell in cells[2 : 2 + len(PARTS)])
         print(f"{name:24}{errors}{'':16}{apart}{PAPER.get(name, ''):>11}{mean[-1]:9.0f}")
 
 
@@ -133,22 +134,13 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     args = parser.parse_args()
     torch.set_num_threads(1)
-    args.out.mkdir(parents=True, exist_ok=True)
-    table = args.out / "results.csv"
-    if not table.is_file():
-        table.write_text(",".join(["name", "seed", *NUMBERS]) + "\n", encoding="utf-8")
+    results = Results(args.out / "results.csv", ("name", "seed"), NUMBERS)
     skeleton = load_skeleton(SKELETON)
     bones = measured_bones(some_poses(args.data / "in_plane", skeleton.joints), skeleton)
     for seed in args.seeds:
         for name in args.rows:
-            with table.open(encoding="utf-8", newline="") as file:
-                if any((row["name"], row["seed"]) == (name, str(seed)) for row in csv.DictReader(file)):
-                    continue
-            found = result(name, seed, args, bones)
-            with table.open("a", encoding="utf-8", newline="") as file:
-                csv.writer(file).writerow([name, seed, *(f"{value:.5g}" for value in found)])
-    with table.open(encoding="utf-8", newline="") as file:
-        told(list(csv.DictReader(file)))
+            results.add((name, seed), partial(result, name, seed, args, bones))
+    told(results.rows())
 
 
 if __name__ == "__main__":
