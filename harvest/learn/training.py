@@ -131,9 +131,14 @@ class Training(ABC, Generic[Network]):
     def run(self, most_seconds: float = float("inf")) -> None:
         """Train to the last step, for so many seconds, or until SIGTERM; weights, checkpoint and curve are written on
         the way.
+
+        Raises:
+            SystemExit: after SIGTERM, with all saved, for nobody to take what there is for the whole.
         """
         with sigterm() as asked_to_stop:
             self._run(most_seconds, asked_to_stop)
+        if asked_to_stop.is_set():
+            raise SystemExit(128 + signal.SIGTERM)
 
     def _run(self, most_seconds: float, asked_to_stop: threading.Event) -> None:
         begun = last = saved = time.monotonic()
