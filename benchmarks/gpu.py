@@ -53,7 +53,7 @@ class Size:
     joints: tuple[int, ...] = tuple(range(16))
 
 
-TINY = Size(5, 2, (2,), 1, 0, 8, 48, 1e-2, 1 << 10, (6, 7, 12, 13))
+TINY = Size(5, 2, (1,), 1, 0, 8, 48, 1e-2, 1 << 10, (6, 7, 12, 13))
 
 
 @dataclass(frozen=True)
