@@ -42,11 +42,14 @@ class Given:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A way to learn: its settings, what makes its training, and what the weights are called."""
+    """A way to learn: its settings, what makes its training, what the weights are called, and which parts of `Given` it
+    takes beside data to learn from and to measure on.
+    """
 
     settings: type[TrainingSettings]
     make: Callable[[Given, Path, Any, Peers], Training[Any]]
     weights: str
+    takes: tuple[str, ...]
 
 
 def _pose_sets(given: Given) -> PoseSets:
@@ -88,11 +91,11 @@ def _multiview(given: Given, out: Path, settings: ViewsSettings, peers: Peers) -
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "harvested": Recipe(monocular.MonocularSettings, _harvested, monocular.WEIGHTS),
-    "geometric": Recipe(GeometricSettings, _geometric, monocular.WEIGHTS),
-    "multiview": Recipe(ViewsSettings, _multiview, monocular.WEIGHTS),
-    "relative": Recipe(RelativeSettings, _relative, WEIGHTS),
-    "camerapose": Recipe(CameraPoseSettings, _camerapose, WEIGHTS),
+    "harvested": Recipe(monocular.MonocularSettings, _harvested, monocular.WEIGHTS, ("more", "start")),
+    "geometric": Recipe(GeometricSettings, _geometric, monocular.WEIGHTS, ("more", "start")),
+    "multiview": Recipe(ViewsSettings, _multiview, monocular.WEIGHTS, ("more", "start")),
+    "relative": Recipe(RelativeSettings, _relative, WEIGHTS, ("votes", "start", "exact")),
+    "camerapose": Recipe(CameraPoseSettings, _camerapose, WEIGHTS, ("more", "exact")),
 }
 
 
@@ -111,11 +114,15 @@ def train_recipe(
         options: settings by name; None leaves the recipe's own.
         more: KEY=VALUE each, of the recipe's own settings.
     Raises:
-        UserError: no such recipe or setting, or what the training raises.
+        UserError: no such recipe or setting, something given that it does not take, or what the training raises.
     """
     if name not in RECIPES:
         raise UserError(f"no recipe '{name}'; choose one of {', '.join(RECIPES)}")
     recipe = RECIPES[name]
+    for part in ("more", "votes", "start", "exact"):
+        if getattr(given, part) and part not in recipe.takes:
+            takes = ", ".join(f"--{one}" for one in recipe.takes)
+            raise UserError(f"recipe {name} makes no use of --{part}; beside --data and --validation it takes {takes}")
     known = {one.name for one in fields(recipe.settings)}
     chosen = {key: value for key, value in options.items() if value is not None and key in known}
     if "bf16" in known and not issubclass(recipe.settings, LifterSettings):

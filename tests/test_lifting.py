@@ -408,6 +408,7 @@ def test_the_command_learns_from_peoples_votes_on_pictures_known_in_2d_alone_and
         (["--set", "pairs=many"], "takes a int, got 'many'"),
         (["--set", "alpha=much"], "takes a float, got 'much'"),
         (["--recipe", "magic"], "no recipe 'magic'"),
+        (["--more", path], "relative makes no use of --more; beside --data and --validation it takes --votes"),
     ):
         with pytest.raises(UserError, match=told):
             harvest("train", "monocular", *command[:-2], *more)
