@@ -24,19 +24,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from results import Results, mean_and_spread
+from tqdm import tqdm
 
+from calib.camera import Camera
 from calib.rig import camera_from_entry
+from harvest.detect2d.hourglass_detector import HourglassDetector, fast_bf16
+from harvest.detect2d.weights import DETECTOR, shipped
 from harvest.learn.detector import Folders
 from harvest.learn.geometric import GeometricSettings, GeometricTraining
 from harvest.learn.mapped import FeatureStore, MappedTraining
 from harvest.learn.monocular import poses_told, some_poses
+from harvest.learn.multiview import find_multiviews, read_multiview
 from harvest.learn.multiview_loss import Bones, measured_bones
-from harvest.learn.samples import decode_picture, files_of_samples, find_samples, read_parts
+from harvest.learn.samples import CROP_PX, decode_picture, files_of_samples, find_samples, read_parts
 from harvest.learn.views_training import ViewsSettings, ViewsTraining, ViewsWeights
 from harvest.metrics.pose import PARTS, asymmetry_mm, joint_errors, similar, summary
+from harvest.reconstruct.methods import for_skeleton
+from harvest.select import select_by_determinant
 from harvest.skeleton import load_skeleton
+from harvest.triangulate3d.infer_maps import triangulate_learned
+from harvest.triangulate3d.map_files import load_triangulator
+from harvest.types import Heatmaps, Poses3D
 from pipelines.harvested_crops import Shards
 
 SKELETON = "mpii16"
@@ -55,33 +66,72 @@ VIEWS: dict[str, dict[str, Any]] = {
     "views, no 2D labels": {"labelled": "none"},
     "views, one bone's scale": {"scale": "bone"},
 }
-EXACT = "views, exact 3D"  # of the same pictures, with the same network
-ROWS = (*GEOMETRY, *VIEWS, EXACT)
+EXACT, HARVESTED = "views, exact 3D", "views, harvested 3D"  # of the same pictures, with the same network
+ROWS = (*GEOMETRY, *VIEWS, HARVESTED, EXACT)
+KEEP = 0.7
+OF_JOINTS = ("xyz_m", "cov_m2", "confidence", "n_views")
 PAPER = {"3D": "82.4", "3D, geometry": "81.0", "3D + 2D": "65.7", "3D + 2D, geometry": "64.9"}
 NUMBERS = ("mpjpe_mm", "aligned_mm", *(f"{kind.replace(' ', '_')}_mm" for kind in PARTS), "seconds")
 
 
-def crops_of_views(folder: Path, out: Path) -> Path:
-    """The pictures of multi-view samples as crops with labels in space, if they do not stand already."""
+def crops_of_views(folder: Path, out: Path, harvest: bool) -> Path:
+    """The pictures of multi-view samples as crops with labels in space, if they do not stand already.
+
+    harvest: labels are the surest 70 % of what the package's detector and algebraic triangulation tell, by the
+    determinant as a run selects, projected into each view; otherwise they are exact.
+    """
     if out.is_dir():
         return out
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
+    kept = harvested(folder) if harvest else None
     with Shards(partial) as shards:
-        for index, shard, files in files_of_samples(folder):
+        for number, (index, shard, files) in enumerate(files_of_samples(folder)):
             label = json.loads(read_parts(shard, [files["json"]])[0])
             for view, entry in enumerate(label["cameras"]):
                 camera = camera_from_entry(entry)
-                sets = {
-                    name: those["views"][view]
-                    | {"xyz_cam_m": [None if p is None else camera.cam_from_world(p).tolist() for p in those["xyz_m"]]}
-                    for name, those in label["joints"].items()
+                exact = {
+                    name: those["views"][view] | {"xyz_m": those["xyz_m"]} for name, those in label["joints"].items()
                 }
+                sets = exact if kept is None else {SKELETON: seen_by(camera, kept[number])}
+                for those in sets.values():
+                    points = those.pop("xyz_m")
+                    those["xyz_cam_m"] = [None if p is None else camera.cam_from_world(p).tolist() for p in points]
                 (jpg,) = read_parts(shard, [files[f"{view}.jpg"]])
                 picture = decode_picture(jpg, shard, "views")
                 shards.add(f"{index}-{view}", picture, {"joints": sets, "camera": entry})
     os.replace(partial, out)
     return out
+
+
+def harvested(folder: Path) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """(N, J, 3) joints of SKELETON that are kept of multi-view samples, NaN where none is. No label is looked at."""
+    detector = HourglassDetector.from_file(shipped(DETECTOR), bf16=fast_bf16())
+    network, skeleton = load_triangulator(shipped("algebraic-s")), load_skeleton(SKELETON)
+    found = []
+    for place in tqdm(find_multiviews(folder), desc="harvest", unit="moment"):
+        sample = read_multiview(place, skeleton.joints)
+        affine = np.tile(np.asarray(detector.crop_from_heatmap, np.float64), (1, len(sample.rig), 1, 1))
+        score = detector(sample.pictures)[None]
+        maps = Heatmaps(np.zeros(1, np.int64), sample.rig.names, tuple(detector.joints), score, affine)
+        maps = for_skeleton(maps, skeleton)
+        found.append(triangulate_learned(network, sample.rig, maps, np.zeros(1), np.full((1, 3), np.nan), 0.0))
+    all_of = {name: np.concatenate([getattr(one, name) for one in found]) for name in OF_JOINTS}
+    frames = np.arange(len(found))
+    poses = Poses3D(frames, frames / 1.0, (), skeleton.joints, **all_of, flip=np.empty((len(found), 0)))
+    return np.where(select_by_determinant(poses, KEEP).keep[..., None], poses.xyz_m, np.nan)
+
+
+def seen_by(camera: Camera, xyz_m: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, Any]:
+    """Joints (J, 3) of the world as a crop's label tells them, of those that lie in its picture."""
+    uv = camera.project(xyz_m)
+    with np.errstate(invalid="ignore"):
+        inside = np.asarray(((uv > -0.5) & (uv < CROP_PX - 0.5)).all(axis=1))
+    return {
+        "uv_px": [at.tolist() if there else None for at, there in zip(uv, inside, strict=True)],
+        "visibility": np.where(inside, 2, 0).tolist(),
+        "xyz_m": [at.tolist() if np.isfinite(at).all() else None for at in xyz_m],
+    }
 
 
 def training_of(name: str, seed: int, args: argparse.Namespace, bones: Bones) -> MappedTraining:
@@ -91,8 +141,9 @@ def training_of(name: str, seed: int, args: argparse.Namespace, bones: Bones) ->
     if name in VIEWS:
         folders = Folders(args.data / "views")
         return ViewsTraining(folders, out, ViewsSettings(**shared | {"batch": 8} | VIEWS[name]), bones)
-    if name == EXACT:
-        folders = Folders(crops_of_views(args.data / "views", args.out / "crops_of_views"))
+    if name in (EXACT, HARVESTED):
+        crops = args.out / ("harvested_crops" if name == HARVESTED else "exact_crops")
+        folders = Folders(crops_of_views(args.data / "views", crops, name == HARVESTED))
         return GeometricTraining(folders, out, GeometricSettings(**shared | {"batch": 16, "model": "planar"}))
     folders = Folders(args.data / "in_space", None, args.data / "in_plane" if "2D" in name else None)
     return GeometricTraining(folders, out, GeometricSettings(**shared | {"batch": 16} | GEOMETRY[name]))
