@@ -29,6 +29,7 @@ CHECKPOINT, CURVE = "checkpoint.pt", "curve.csv"
 DIGITS = ".5g"  # of numbers in the curve
 FREE = ("steps", "checkpoint_s", "validate", "validate_every")  # may change without a new beginning
 _LEAST_RATE = 0.02  # of the rate's height, at the end
+_RECENT = 0.98  # how much of its running mean the shown loss keeps with each batch
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -61,7 +62,7 @@ class Training(ABC, Generic[Network]):
 
     Attributes:
         network: what learns; mean: the running mean of its weights, by name; step, seconds: done so far; enough: set by
-            `judge` to end the training early.
+            `judge` to end the training early; recent: running mean of the loss that is shown, NaN before the first.
         measures: names of what `measure` gives, for the curve: shares, losses where one ends in `_loss`, or, where one
             ends in `_mm`, those in mm.
     """
@@ -85,9 +86,13 @@ class Training(ABC, Generic[Network]):
         frozen = {key for key, value in self.network.named_parameters() if not value.requires_grad}
         self._learnt = self.mean.keys() - frozen
         learning = [value for value in self.network.parameters() if value.requires_grad]
-        kind: Any = {"adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}[settings.optimizer]
+        kinds: dict[str, Any] = {
+            "adamw": partial(torch.optim.AdamW, fused=True),  # four times as fast on a processor
+            "rmsprop": torch.optim.RMSprop,
+        }
+        kind = kinds[settings.optimizer]
         self.optimizer: torch.optim.Optimizer = kind(learning, settings.rate, weight_decay=settings.decay)
-        self.step, self.seconds, self.enough = 0, 0.0, False
+        self.step, self.seconds, self.enough, self.recent = 0, 0.0, False, float("nan")
         self._identity = asdict(settings) | ({"joints": list(joints)} if joints else {})
         out.mkdir(parents=True, exist_ok=True)
         self._resume()
@@ -127,6 +132,7 @@ class Training(ABC, Generic[Network]):
         self.network.load_state_dict(stored["network"])
         self.optimizer.load_state_dict(stored["optimizer"])
         self.mean, self.step, self.seconds = stored["mean"], stored["step"], stored["seconds"]
+        self.recent = stored.get("recent", self.recent)  # checkpoints of before have none
 
     def run(self, most_seconds: float = float("inf")) -> None:
         """Train to the last step, for so many seconds, or until SIGTERM; weights, checkpoint and curve are written on
@@ -153,9 +159,10 @@ class Training(ABC, Generic[Network]):
                 now = time.monotonic()
                 self.seconds, last = self.seconds + now - last, now
                 bar.update()
-                bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
+                self.recent = _RECENT * self.recent + (1 - _RECENT) * loss if np.isfinite(self.recent) else loss
+                bar.set_postfix(loss=f"{self.recent:.4g}", refresh=False)
                 if first and self.step % self.settings.validate_every == 0:
-                    self.note(loss)
+                    self.note(self.recent)
                 if first and now - saved > self.settings.checkpoint_s:
                     saved = now
                     self.save()
@@ -197,6 +204,7 @@ class Training(ABC, Generic[Network]):
             "mean": self.mean,
             "step": self.step,
             "seconds": self.seconds,
+            "recent": self.recent,
         }
         partial_file = self.out / f"{CHECKPOINT}.partial"
         torch.save(stored, partial_file)
@@ -210,7 +218,7 @@ class Training(ABC, Generic[Network]):
         return network.eval()
 
     def note(self, loss: float) -> None:
-        """Append a line to the curve: step, hours, loss, how good the running mean is on the validation set."""
+        """Append a line to the curve: step, hours, recent loss, how good the running mean is on the validation set."""
         network = self.averaged()
         measured = self.measure(network)
         if measured is None:
