@@ -108,6 +108,8 @@ def test_root_and_projection_losses_are_mean_distances_of_what_is_seen():
     assert projection_loss(orthographic(poses, torch.tensor([0.5])), seen).item() == pytest.approx(1.0)
     by_lens = perspective(poses, torch.tensor([2.0]))
     assert by_lens[0].tolist() == [[1.5, 2.0], [0.25, 0.0]]
+    aside = perspective(poses, torch.tensor([2.0]), torch.tensor([[[0.5, 0.0]]]))
+    assert aside[0].tolist() == [[1.5, 2.0], [0.0, 0.0]]  # (3 + 1, 4) / 2 and (1 + 1, 0) / 4, less (0.5, 0)
     near = perspective(torch.tensor([[[1.0, 0.0, -9.0]]]), torch.tensor([2.0]))
     assert near.isfinite().all() and near[0, 0, 0] == pytest.approx(1 / 0.02)
 
@@ -263,6 +265,22 @@ def test_a_set_is_read_as_it_was_written_and_a_broken_one_is_told(tmp_path):
     for path, told in ((tmp_path / "old.npz", "no set of poses with cameras"), (tmp_path / "no", "holds no poses")):
         with pytest.raises(UserError, match=told):
             read_pose_set(path)
+
+
+def test_depths_begin_along_the_ray_on_which_the_root_is_seen():
+    torch.manual_seed(0)
+    straight = Lifter(LifterShape(SKELETON.joints, width=8)).eval()
+    on_ray = Lifter(LifterShape(SKELETON.joints, width=8, on_ray=True)).eval()
+    on_ray.load_state_dict(straight.state_dict())
+    xy = torch.tensor(figures(2).xy, dtype=torch.float32)
+    (before, scale), (after, same) = straight(xy), on_ray(xy)
+    assert torch.equal(scale, same)
+    torch.testing.assert_close(after[..., 2], before[..., 2])
+    at = xy[:, ROOT : ROOT + 1]
+    torch.testing.assert_close(after[..., :2], before[..., :2] + at * before[..., 2:])
+    # So what is seen about the root does not depend on where that is.
+    distance = torch.full((2,), 9.0)
+    torch.testing.assert_close(perspective(after, distance, at), perspective(before, distance), atol=1e-5, rtol=1e-5)
 
 
 # --- errors, limbs, placing

@@ -150,7 +150,7 @@ def maker_loss(made: Tensor) -> Tensor:
 class Generator(nn.Module):
     """Makes other poses of given ones: bones turned, lengthened, and seen from elsewhere (three perceptrons)."""
 
-    MOST_RAD, MOST_LONGER = 0.6, 0.2
+    MOST_RAD, MOST_LONGER = 0.15, 0.2
     NEAR_M, FAR_M, ASIDE = 2.5, 8.0, 0.25
 
     def __init__(self, chain: Chain, width: int = 256, noise: int = 32) -> None:

@@ -48,6 +48,7 @@ class CameraPoseSettings(LifterSettings):
     which refining alone ends, and the lifter and the generator by themselves. The rest: weights of eq. 10, 11, 16, 17.
     """
 
+    dropout: float = 0.1
     augment: bool = True
     camera: bool = True
     refine: bool = True

@@ -35,13 +35,16 @@ def orthographic(poses: Tensor, scale: Tensor) -> Tensor:
     return scale[:, None, None] * poses[..., :2]
 
 
-def perspective(poses: Tensor, distance: Tensor) -> Tensor:
-    """(B, J, 2) at depth 1, poses (B, J, 3) whose origin lies straight ahead in a distance (B,).
+def perspective(poses: Tensor, distance: Tensor, at: Tensor | None = None) -> Tensor:
+    """(B, J, 2) at depth 1, about the origin, poses (B, J, 3) whose origin lies in a depth (B,) and is seen at
+    (B, 1, 2); by default straight ahead.
 
-    What comes nearer than a hundredth of the distance is seen as if it were that near.
+    What comes nearer than a hundredth of the depth is seen as if it were that near.
     """
-    depth = poses[..., 2] + distance[:, None]
-    return poses[..., :2] / torch.maximum(depth, 0.01 * distance[:, None])[..., None]
+    depth = torch.maximum(poses[..., 2] + distance[:, None], 0.01 * distance[:, None])[..., None]
+    if at is None:
+        return poses[..., :2] / depth
+    return (poses[..., :2] + at * distance[:, None, None]) / depth - at
 
 
 def rotations(vectors: Tensor) -> Tensor:

@@ -119,11 +119,17 @@ class RelativeHow:
 
 
 def relative_total(
-    poses: Tensor, scale: Tensor, seen: Tensor, pairs: Pairs, proportions: Proportions | None, how: RelativeHow
+    poses: Tensor,
+    scale: Tensor,
+    seen: Tensor,
+    pairs: Pairs,
+    proportions: Proportions | None,
+    how: RelativeHow,
+    at: Tensor | None = None,
 ) -> Tensor:
-    """Eq. 7. `proportions` None leaves out eq. 6."""
+    """Eq. 7. `proportions` None leaves out eq. 6; eq. 5 is that of a root that is seen at (B, 1, 2), at depth 1."""
     w = how.weights
-    projected = perspective(poses, scale) if how.perspective else orthographic(poses, scale)
+    projected = perspective(poses, scale, at) if how.perspective else orthographic(poses, scale)
     total = root_loss(poses, how.root) + w.alpha * relative_loss(poses, pairs, w.steep)
     total = total + w.beta * projection_loss(projected / how.unit, seen)
     return total if proportions is None else total + how.bones_share * w.gamma * skeleton_loss(poses, proportions)
@@ -216,7 +222,8 @@ class RelativeTraining(LifterTraining[Lifter]):
             loss = supervised_loss(poses, self._truth[rows])
         else:
             how = replace(self._how, bones_share=self.step / self.settings.steps)
-            loss = relative_total(poses, scale, self._shown(rows), self.pairs_of(batch), self._bones, how)
+            given = self._shown(rows), self.pairs_of(batch), self._bones
+            loss = relative_total(poses, scale, *given, how, SPREAD * at)
         return loss, loss
 
     def _shown(self, rows: Tensor) -> Tensor:
@@ -239,7 +246,7 @@ def shape_of(settings: RelativeSettings, start: Lifter | None) -> LifterShape:
     metric = settings.supervised or settings.perspective
     if start is None:
         shape = LifterShape(joints, ROOT, settings.width, settings.blocks, centred=not settings.supervised)
-        shape = replace(shape, unit=USUAL_M * SPREAD if metric else 1.0)
+        shape = replace(shape, unit=USUAL_M * SPREAD if metric else 1.0, on_ray=metric)
     elif start.shape.joints == joints:
         shape = start.shape
     else:

@@ -26,7 +26,8 @@ class LifterShape:
     origin of what it sees. reach: the largest scale that it can tell. unit: of x and y where it begins: a pose is what
     is seen about the root, in units of SPREAD, times this, plus what is learnt. metric: whether its unit is the metre.
     screen: whether it sees pixels through one usual camera, instead of through each picture's own. refined: whether it
-    mends what a detector saw first.
+    mends what a detector saw first. on_ray: whether depths begin along the ray on which the root is seen, as those of
+    a camera are, instead of straight ahead.
     """
 
     joints: tuple[str, ...]
@@ -39,6 +40,7 @@ class LifterShape:
     metric: bool = False
     screen: bool = False
     refined: bool = False
+    on_ray: bool = False
 
     def __post_init__(self) -> None:
         """Check that there is such a lifter."""
@@ -132,6 +134,8 @@ class Lifter(nn.Module):
         x = seen if self.shape.centred else seen + at
         x = self.blocks(self.bring(x.flatten(1)))
         poses = self.pose(x).unflatten(1, (-1, 3)) + functional.pad(self.shape.unit * seen, (0, 1))
+        if self.shape.on_ray:
+            poses = poses + functional.pad(SPREAD * at * poses[..., 2:], (0, 1))
         return poses, self.shape.reach * self.scale(x)[:, 0].sigmoid()
 
 
