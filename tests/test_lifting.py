@@ -19,6 +19,7 @@ from harvest.learn.lifting import PoseSets, lifted, pose_errors_mm, prepared, ty
 from harvest.learn.pairs import draw_pairs, labels_of, right_share, simulated_votes, true_labels
 from harvest.learn.pose_sets import PoseSet, join, read_pose_set
 from harvest.learn.relative import (
+    USUAL_M,
     Pairs,
     Proportions,
     RelativeSettings,
@@ -390,7 +391,7 @@ def test_a_lifter_that_knows_metres_goes_on_from_where_it_was(tmp_path, perspect
 
 def perspective_or_not(poses, scale, by_lens):
     """What a training compares with what is seen, in the same unit."""
-    return perspective(poses, scale) / 0.1 if by_lens else orthographic(poses, scale)
+    return perspective(poses, torch.full_like(scale, USUAL_M)) / 0.1 if by_lens else orthographic(poses, scale)
 
 
 def test_what_cannot_be_learnt_from_is_refused(tmp_path):

@@ -48,7 +48,6 @@ class CameraPoseSettings(LifterSettings):
     which refining alone ends, and the lifter and the generator by themselves. The rest: weights of eq. 10, 11, 16, 17.
     """
 
-    dropout: float = 0.1
     augment: bool = True
     camera: bool = True
     refine: bool = True
@@ -59,7 +58,8 @@ class CameraPoseSettings(LifterSettings):
     seen_alone_weight: float = 0.2
     pose_weight: float = 1.0
     refine_weight: float = 1.0
-    critic_weight: float = 0.1
+    critic_weight: float = 0.001
+    harder_weight: float = 0.1
 
 
 class CameraPose(nn.Module):
@@ -222,13 +222,17 @@ class CameraPoseTraining(LifterTraining[CameraPose]):
         """Eq. 7 and 8 of poses known in 3D, eq. 7 of those seen alone; the latter should look like people, to a critic
         that learns to tell them from true ones (B, J, 2), if there are any.
         """
-        s, network, known = self.settings, self.network, kinds[0]
-        camera, place = network.camera(*seen)
-        again, count = pictured(seen[2], camera, place), len(known)
+        s, network, known, poses = self.settings, self.network, kinds[0], seen[2]
+        camera, place = network.camera(*(value.detach() for value in seen))
+        count = len(known)
         told = camera_loss(camera[:count], place[:count], known.camera, known.place)
-        total = s.camera_weight * told + s.seen_weight * _projected(again[:count], known.label)
+        total = s.camera_weight * told
+        again = pictured(poses, camera.detach(), place.detach())
+        for one in (again, pictured(poses.detach(), camera, place)):  # what the lifter and the branch should mend
+            total = total + s.seen_weight * _projected(one[:count], known.label)
+            if len(one) > count:
+                total = total + s.seen_alone_weight * _projected(one[count:], kinds[1].label)
         if len(again) > count:
-            total = total + s.seen_alone_weight * _projected(again[count:], kinds[1].label)
             if len(true):
                 total = total + s.critic_weight * maker_loss(frozen(network.of_seen)(again[count:]))
                 total = total + critic_loss(network.of_seen(true), network.of_seen(again[count:].detach()))
@@ -248,7 +252,7 @@ class CameraPoseTraining(LifterTraining[CameraPose]):
         harder = (off / (HARDER * float(self.network.usual_m.clamp_min(1e-3))) - 1).abs()
         sure = torch.ones_like(batch.confidence)
         made = Batch(seen.detach(), seen.detach(), sure, poses.detach(), place.detach(), batch.camera)
-        return made, fooled + judged + s.critic_weight * harder
+        return made, fooled + judged + s.harder_weight * harder
 
     @staticmethod
     def _error(found: Tensor, truth: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class LifterSettings(TrainingSettings):
     skeleton: str = "mpii16"
     width: int = 1024
     blocks: int = 1
-    dropout: float = 0.25
+    dropout: float = 0.1
     steps: int = 8000
     batch: int = 256
     clip: float = 1.0

@@ -21,8 +21,7 @@ from harvest.monocular.lifter import SPREAD, Lifter, LifterShape
 from harvest.skeleton import Skeleton, load_skeleton
 
 UNIT = ("r_knee", "r_hip")  # the limb that others are compared with: the same length in every skeleton
-REACH_M = 10.0  # how far away a person may be that a network with perspective tells
-USUAL_M = 5.0  # and where it begins to look
+USUAL_M = 5.0  # how deep a network with perspective sees everybody, for size and distance look alike
 
 
 @dataclass(frozen=True)
@@ -127,9 +126,14 @@ def relative_total(
     how: RelativeHow,
     at: Tensor | None = None,
 ) -> Tensor:
-    """Eq. 7. `proportions` None leaves out eq. 6; eq. 5 is that of a root that is seen at (B, 1, 2), at depth 1."""
+    """Eq. 7. `proportions` None leaves out eq. 6; eq. 5 is that of a root that is seen at (B, 1, 2), at depth 1.
+
+    In eq. 5 scale is USUAL_M: no other term asks for a size. One that is learnt grows with the poses until it can no
+    more.
+    """
     w = how.weights
-    projected = perspective(poses, scale, at) if how.perspective else orthographic(poses, scale)
+    usual = torch.full_like(scale, USUAL_M)
+    projected = perspective(poses, usual, at) if how.perspective else orthographic(poses, scale)
     total = root_loss(poses, how.root) + w.alpha * relative_loss(poses, pairs, w.steep)
     total = total + w.beta * projection_loss(projected / how.unit, seen)
     return total if proportions is None else total + how.bones_share * w.gamma * skeleton_loss(poses, proportions)
@@ -252,8 +256,7 @@ def shape_of(settings: RelativeSettings, start: Lifter | None) -> LifterShape:
     else:
         raise UserError(f"the weights to begin with have other joints than skeleton '{settings.skeleton}'")
     # With half its reach, which a fresh network tells, what is projected is where it is seen.
-    reach = REACH_M if settings.perspective else 2 / shape.unit
-    return replace(shape, reach=reach, metric=settings.supervised)
+    return replace(shape, reach=2 / shape.unit, metric=settings.supervised)
 
 
 def proportions(limbs: Limbs, skeleton: Skeleton, kind: str) -> Proportions | None:

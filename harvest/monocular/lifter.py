@@ -16,6 +16,7 @@ Floats = NDArray[np.float64]
 
 SPREAD = 0.1  # of joints at depth 1 about the pelvis: a person of 1.7 m at 5 m
 REFINE_WIDTH = 512
+FIRST = 0.1  # of a fresh layer's size, that of what tells poses
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,9 @@ def share_of(confidence: Tensor) -> Tensor:
 class Lifter(nn.Module):
     """The network of Martinez et al. 2017 with a second head for the scale (Ronchi et al. 2018, figure 6).
 
-    Theirs tells x and y from nothing; here it only corrects what is seen, which takes far fewer steps to learn.
+    Theirs tells x and y from nothing; here it only corrects what is seen, which takes far fewer steps to learn. Its
+    corrections, and depths, begin small: where only the order of depths is known, large ones of any sign give limbs
+    their proportions, and stay.
 
     Attributes:
         shape: what it is.
@@ -107,6 +110,9 @@ class Lifter(nn.Module):
         self.blocks = nn.Sequential(*(Residual(shape.width, dropout) for _ in range(shape.blocks)))
         self.pose = nn.Linear(shape.width, 3 * joints)
         self.scale = nn.Linear(shape.width, 1)
+        with torch.no_grad():
+            for value in self.pose.parameters():
+                value.mul_(FIRST)
 
     def forward(self, xy: Tensor, confidence: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Poses (B, J, 3) and scales (B,) in 0..reach.
