@@ -87,6 +87,15 @@ def test_a_part_in_chain_space_is_lengths_and_angles():
     assert chain_space(torch.zeros(1, 2, 3)).isfinite().all()
 
 
+def test_the_critic_takes_each_part_out_of_the_space_of_all_bones():
+    critic, bones = Critic(CHAIN), CHAIN.bones(draw(1, 4, 16, 3).float())
+    whole = torch.nn.functional.pad(chain_space(bones), (0, 1))
+    for part, entries in zip(CHAIN.parts, critic.entries, strict=True):
+        own = chain_space(bones[:, part])
+        torch.testing.assert_close(whole[:, entries][:, : own.shape[1]], own)
+        assert (whole[:, entries][:, own.shape[1] :] == 0).all()
+
+
 def test_a_critic_of_what_is_seen_cares_for_shape_alone():
     torch.manual_seed(0)
     critic, seen = Critic(CHAIN), draw(0, 5, 16, 2).float()

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from harvest.learn.geometry import norms, rotations, turned
 from harvest.monocular.lifter import Residual, layer, share_of
@@ -117,24 +118,53 @@ def chain_space(bones: Tensor) -> Tensor:
 class Critic(nn.Module):
     """How much a pose looks like one of a person: near 1 for real ones, near 0 for made ones (eq. 12 to 15)."""
 
+    entries: Tensor
+
     def __init__(self, chain: Chain, width: int = 100) -> None:
         """One small network a part, and one over all."""
         super().__init__()
-        self.chain = chain
+        self.chain, parts = chain, len(chain.parts)
         sizes = [len(part) * (len(part) + 1) // 2 for part in chain.parts]
-        self.of_part = nn.ModuleList(
-            nn.Sequential(nn.Linear(size, width), nn.LeakyReLU(0.1), nn.Linear(width, width), nn.LeakyReLU(0.1))
-            for size in sizes
-        )
-        self.of_all = nn.Sequential(nn.Linear(width * len(sizes), width), nn.LeakyReLU(0.1), nn.Linear(width, 1))
+        self.of_part = nn.ModuleList([SideBySide(sizes, width), SideBySide([width] * parts, width)])
+        self.of_all = nn.Sequential(nn.Linear(width * parts, width), nn.LeakyReLU(0.1), nn.Linear(width, 1))
+        entries = [_entries(part.tolist(), len(chain.child)) for part in chain.parts]
+        nothing = len(chain.child) * (len(chain.child) + 1) // 2
+        rows = [torch.tensor(these + [nothing] * (max(sizes) - len(these))) for these in entries]
+        self.register_buffer("entries", torch.stack(rows), persistent=False)
 
     def forward(self, poses: Tensor) -> Tensor:
         """(B,) of poses (B, J, 2 or 3): only shape counts in 2D, where bones are over their mean length."""
         bones = self.chain.bones(poses)
         if poses.shape[-1] == 2:
             bones = bones / norms(bones).mean(1).clamp_min(1e-6)[:, None, None]
-        told = [net(chain_space(bones[:, part])) for net, part in zip(self.of_part, self.chain.parts, strict=True)]
-        return self.of_all(torch.cat(told, dim=1))[:, 0]
+        x = functional.pad(chain_space(bones), (0, 1))[:, self.entries].transpose(0, 1)
+        for layers in self.of_part:
+            x = functional.leaky_relu(layers(x), 0.1)
+        return self.of_all(x.transpose(0, 1).flatten(1))[:, 0]
+
+
+class SideBySide(nn.Module):
+    """Linear layers, one for each of P parts, in one product: a part of fewer inputs is filled up with zeros."""
+
+    def __init__(self, sizes: Sequence[int], width: int) -> None:
+        """Of so many inputs each."""
+        super().__init__()
+        layers = [nn.Linear(size, width) for size in sizes]
+        most = max(sizes)
+        weights = [functional.pad(one.weight.detach().T, (0, 0, 0, most - one.in_features)) for one in layers]
+        self.weight = nn.Parameter(torch.stack(weights))
+        self.bias = nn.Parameter(torch.stack([one.bias.detach()[None] for one in layers]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(P, B, width) of (P, B, largest size)."""
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+def _entries(part: list[int], bones: int) -> list[int]:
+    """Where the `chain_space` of all bones holds that of a part of them, in its order."""
+    row, column = torch.triu_indices(bones, bones, 1).tolist()
+    place = {pair: bones + index for index, pair in enumerate(zip(row, column, strict=True))}
+    return [*part, *(place[one, other] for index, one in enumerate(part) for other in part[index + 1 :])]
 
 
 def critic_loss(real: Tensor, made: Tensor) -> Tensor:

@@ -235,7 +235,7 @@ class CameraPoseTraining(LifterTraining[CameraPose]):
         if len(again) > count:
             if len(true):
                 total = total + s.critic_weight * maker_loss(frozen(network.of_seen)(again[count:]))
-                total = total + critic_loss(network.of_seen(true), network.of_seen(again[count:].detach()))
+                total = total + _judged(network.of_seen, true, again[count:])
         return total
 
     def _made(self, batch: Batch) -> tuple[Batch, Tensor]:
@@ -246,8 +246,7 @@ class CameraPoseTraining(LifterTraining[CameraPose]):
         poses, place = network.generator(batch.pose, noise)
         seen = pictured(poses, batch.camera, place)
         fooled = maker_loss(frozen(network.of_pose)(poses)) + maker_loss(frozen(network.of_seen)(seen))
-        judged = critic_loss(network.of_pose(batch.pose), network.of_pose(poses.detach()))
-        judged = judged + critic_loss(network.of_seen(batch.label), network.of_seen(seen.detach()))
+        judged = _judged(network.of_pose, batch.pose, poses) + _judged(network.of_seen, batch.label, seen)
         off = self._error(frozen(network.lifter)(seen)[0], poses).mean()
         harder = (off / (HARDER * float(self.network.usual_m.clamp_min(1e-3))) - 1).abs()
         sure = torch.ones_like(batch.confidence)
@@ -258,6 +257,12 @@ class CameraPoseTraining(LifterTraining[CameraPose]):
     def _error(found: Tensor, truth: Tensor) -> Tensor:
         """(B,) root of the mean squared distance of joints."""
         return norms((found - truth).flatten(1)) / found.shape[1] ** 0.5
+
+
+def _judged(critic: Critic, real: Tensor, made: Tensor) -> Tensor:
+    """What a critic learns of poses, real and made."""
+    told = critic(torch.cat([real, made.detach()]))
+    return critic_loss(told[: len(real)], told[len(real) :])
 
 
 def _projected(found: Tensor, label: Tensor) -> Tensor:
