@@ -19,14 +19,15 @@ from harvest.learn.lifting import PoseSets, lifted, pose_errors_mm, prepared, ty
 from harvest.learn.pairs import draw_pairs, labels_of, right_share, simulated_votes, true_labels
 from harvest.learn.pose_sets import PoseSet, join, read_pose_set
 from harvest.learn.relative import (
-    USUAL_M,
     Pairs,
     Proportions,
+    RelativeHow,
     RelativeSettings,
     RelativeTraining,
     RelativeWeights,
     projection_loss,
     relative_loss,
+    relative_total,
     root_loss,
     skeleton_loss,
     supervised_loss,
@@ -113,6 +114,26 @@ def test_root_and_projection_losses_are_mean_distances_of_what_is_seen():
     assert aside[0].tolist() == [[1.5, 2.0], [0.0, 0.0]]  # (3 + 1, 4) / 2 and (1 + 1, 0) / 4, less (0.5, 0)
     near = perspective(torch.tensor([[[1.0, 0.0, -9.0]]]), torch.tensor([2.0]))
     assert near.isfinite().all() and near[0, 0, 0] == pytest.approx(1 / 0.02)
+
+
+def test_the_whole_loss_is_the_weighted_sum_of_its_terms():
+    poses = torch.tensor([[[0.0, 0, 0], [1.0, 0, 1.0], [1.0, 2.0, 1.0]]])
+    told, seen, scale = pairs([0], [0], [1], [-1]), torch.zeros(1, 3, 2), torch.tensor([0.5])
+    bones = Proportions(torch.tensor([[1, 0], [2, 1]]), torch.tensor([1.0, 1.0]), 0)
+    weights = RelativeWeights(alpha=3.0, beta=0.1, gamma=2.0, steep=1.0)
+    order, proportions = math.log(1 + math.exp(-1)), math.sqrt(2) - 1  # lengths are 1.41 and 2, and should be alike
+    rest = 3 * order + 0.5 * 2 * proportions
+
+    def total(at=None, **how):
+        given = RelativeHow(0, weights=weights, bones_share=0.5, **how)
+        return relative_total(poses, scale, seen, told, bones, given, at).item()
+
+    assert total() == pytest.approx(rest + 0.1 * 0.5 * (1 + math.sqrt(5)))
+    lens = {"perspective": True, "unit": 0.1}
+    assert total(**lens) == pytest.approx(rest + 0.1 * (1 + math.sqrt(5)) / 1.5 / 0.1, rel=1e-5)
+    assert total(**lens, depth=3.0) == pytest.approx(rest + 0.1 * (1 + math.sqrt(5)) / 4 / 0.1, rel=1e-5)
+    aside = total(torch.tensor([[[1.0, 0.0]]]), **lens, depth=3.0)  # (1 + 3) / 4 - 1 = 0, and 2 / 4
+    assert aside == pytest.approx(rest + 0.1 * 0.5 / 0.1, rel=1e-5)
 
 
 def test_proportions_are_compared_whatever_the_size():
@@ -391,7 +412,7 @@ def test_a_lifter_that_knows_metres_goes_on_from_where_it_was(tmp_path, perspect
 
 def perspective_or_not(poses, scale, by_lens):
     """What a training compares with what is seen, in the same unit."""
-    return perspective(poses, torch.full_like(scale, USUAL_M)) / 0.1 if by_lens else orthographic(poses, scale)
+    return perspective(poses, scale) / 0.1 if by_lens else orthographic(poses, scale)
 
 
 def test_what_cannot_be_learnt_from_is_refused(tmp_path):

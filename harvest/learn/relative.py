@@ -21,7 +21,7 @@ from harvest.monocular.lifter import SPREAD, Lifter, LifterShape
 from harvest.skeleton import Skeleton, load_skeleton
 
 UNIT = ("r_knee", "r_hip")  # the limb that others are compared with: the same length in every skeleton
-USUAL_M = 5.0  # how deep a network with perspective sees everybody, for size and distance look alike
+USUAL_M = 5.0  # how far away a person is where a network with perspective begins to look
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,16 @@ def skeleton_loss(poses: Tensor, proportions: Proportions) -> Tensor:
 @dataclass(frozen=True)
 class RelativeHow:
     """root: its place among the joints. perspective: the projection is eq. 5's instead of eq. 4's. unit: what
-    projections are divided by before they are compared. bones_share: of gamma.
+    projections are divided by before they are compared. bones_share: of gamma. depth: of the root in eq. 5, of
+    everybody; None: the scale that is learnt. No other term asks for a size, so that poses and such a scale grow
+    together until it can no more; only a network that knows sizes already needs it.
     """
 
     root: int
     perspective: bool = False
     unit: float = 1.0
     bones_share: float = 1.0
+    depth: float | None = None
     weights: RelativeWeights = RelativeWeights()
 
 
@@ -126,14 +129,10 @@ def relative_total(
     how: RelativeHow,
     at: Tensor | None = None,
 ) -> Tensor:
-    """Eq. 7. `proportions` None leaves out eq. 6; eq. 5 is that of a root that is seen at (B, 1, 2), at depth 1.
-
-    In eq. 5 scale is USUAL_M: no other term asks for a size. One that is learnt grows with the poses until it can no
-    more.
-    """
+    """Eq. 7. `proportions` None leaves out eq. 6; eq. 5 is that of a root that is seen at (B, 1, 2), at depth 1."""
     w = how.weights
-    usual = torch.full_like(scale, USUAL_M)
-    projected = perspective(poses, usual, at) if how.perspective else orthographic(poses, scale)
+    depth = scale if how.depth is None else torch.full_like(scale, how.depth)
+    projected = perspective(poses, depth, at) if how.perspective else orthographic(poses, scale)
     total = root_loss(poses, how.root) + w.alpha * relative_loss(poses, pairs, w.steep)
     total = total + w.beta * projection_loss(projected / how.unit, seen)
     return total if proportions is None else total + how.bones_share * w.gamma * skeleton_loss(poses, proportions)
@@ -188,7 +187,8 @@ class RelativeTraining(LifterTraining[Lifter]):
         truth = self.learn.xyz_m - self.learn.xyz_m[:, self.root : self.root + 1]
         self._truth, self._sure = self.tensor(truth), self.tensor(self.learn.confidence)
         unit = SPREAD if settings.perspective else 1.0
-        self._how = RelativeHow(self.root, settings.perspective, unit, weights=settings.weights)
+        depth = network.shape.unit / SPREAD if start is None else None
+        self._how = RelativeHow(self.root, settings.perspective, unit, weights=settings.weights, depth=depth)
         self._xy = self.tensor(seen_by(network, self.learn))
         bones = proportions(self.limbs, self.skeleton, settings.bones)
         self._bones = replace(bones, ratio=bones.ratio.to(self.device)) if bones else None
@@ -256,7 +256,8 @@ def shape_of(settings: RelativeSettings, start: Lifter | None) -> LifterShape:
     else:
         raise UserError(f"the weights to begin with have other joints than skeleton '{settings.skeleton}'")
     # With half its reach, which a fresh network tells, what is projected is where it is seen.
-    return replace(shape, reach=2 / shape.unit, metric=settings.supervised)
+    reach = 2 * shape.unit / SPREAD if settings.perspective else 2 / shape.unit
+    return replace(shape, reach=reach, metric=settings.supervised)
 
 
 def proportions(limbs: Limbs, skeleton: Skeleton, kind: str) -> Proportions | None:
