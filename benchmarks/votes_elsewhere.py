@@ -10,52 +10,48 @@ annotators voted on one pair of each picture. Judged on val and test: the share 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from camerapose import KNOWN, subject_of
 from relative_depth import SKELETON, STEPS, votes_of
+from results import Results, mean_and_spread
 
 from harvest.learn.lifting import PoseSets, lifted, pose_errors_mm, prepared
 from harvest.learn.pairs import draw_pairs, labels_of
 from harvest.learn.pose_sets import PoseSet, join, read_pose_set
 from harvest.learn.relative import RelativeSettings, RelativeTraining
-from harvest.learn.training import Training
-from harvest.monocular.lifter import Lifter
 
 WAYS = ("lab", "votes", "lab + votes")
 
 
-def judged(training: RelativeTraining, judge: PoseSet) -> tuple[float, ...]:
+NUMBERS = ("wrong", "mpjpe_mm", "scaled_mm", "aligned_mm")
+
+
+def judged(training: RelativeTraining, judge: PoseSet) -> dict[str, float]:
     """Percent of one pair a picture in the wrong order, and errors in mm."""
     found = lifted(training.averaged(), training.limbs, judge)
     row, one, other = draw_pairs(np.isfinite(judge.xyz_m).all(-1), 1, np.random.default_rng(0))
     ours, true = (np.sign(xyz[row, one, 2] - xyz[row, other, 2]) for xyz in (found, judge.xyz_m))
-    return 100 * float(np.mean(ours != true)), *pose_errors_mm(found, judge, training.root)
+    numbers = 100 * float(np.mean(ours != true)), *pose_errors_mm(found, judge, training.root)
+    return dict(zip(NUMBERS, numbers, strict=True))
 
 
-def learn(sets: dict[str, PoseSet], seed: int, out: Path) -> dict[str, tuple[float, ...]]:
-    """What each of WAYS comes to."""
-    common = {"skeleton": SKELETON, "width": 512, "batch": 128, "steps": STEPS, "seed": seed}
-    flat = sets["elsewhere"]
-    labels = labels_of(votes_of(flat, seed), flat)
-    lab = RelativeTraining(
-        PoseSets(sets["lab"]),
-        out / f"lab_{seed}",
-        RelativeSettings(supervised=True, **common),  # type: ignore[arg-type]
-    )
-    lab.run()
-    result = {"lab": judged(lab, sets["judge"])}
-    ways: list[tuple[str, Lifter | None, float]] = [("votes", None, 1e-3), ("lab + votes", lab.averaged(), 3e-4)]
-    for way, start, rate in ways:
-        settings = RelativeSettings(rate=rate, **common)  # type: ignore[arg-type]
-        place = out / f"{way.replace(' ', '')}_{seed}"
-        training: Training[Lifter] = RelativeTraining(PoseSets(flat), place, settings, labels, start)
-        training.run()
-        assert isinstance(training, RelativeTraining)
-        result[way] = judged(training, sets["judge"])
-    return result
+def trained(way: str, seed: int, sets: dict[str, PoseSet], out: Path) -> RelativeTraining:
+    """The training of one of WAYS, gone through."""
+    settings = RelativeSettings(skeleton=SKELETON, width=512, batch=128, steps=STEPS, seed=seed)
+    place = out / f"{way.replace(' ', '')}_{seed}"
+    if way == "lab":
+        training = RelativeTraining(PoseSets(sets["lab"]), place, replace(settings, supervised=True))
+    else:
+        flat, start = sets["elsewhere"], None
+        if way != "votes":
+            start, settings = trained("lab", seed, sets, out).averaged(), replace(settings, rate=3e-4)
+        training = RelativeTraining(PoseSets(flat), place, settings, labels_of(votes_of(flat, seed), flat), start)
+    training.run()
+    return training
 
 
 def main() -> None:
@@ -71,12 +67,13 @@ def main() -> None:
     )
     known = np.isin([subject_of(clip) for clip in train.action.tolist()], KNOWN)
     sets = {"lab": train.take(known), "elsewhere": train.take(~known), "judge": join([val, test])}
-    found = [learn(sets, seed, args.out) for seed in args.seeds]
+    results = Results(args.out / "results.csv", ("way", "seed"), NUMBERS)
+    for seed in args.seeds:
+        for way in WAYS:
+            results.add((way, seed), lambda w=way, s=seed: judged(trained(w, s, sets, args.out), sets["judge"]))  # type: ignore[misc]
     print(f"{'':12}{'wrong order %':>16}{'MPJPE mm':>16}{'scale mm':>16}{'Procrustes mm':>16}")
     for way in WAYS:
-        values = np.array([one[way] for one in found])
-        spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
-        cells = (f"{mean:.1f} ±{wide:.1f}" for mean, wide in zip(values.mean(axis=0), spread, strict=True))
+        cells = mean_and_spread([row for row in results.rows() if row["way"] == way], NUMBERS)[1]
         print(f"{way:12}" + "".join(f"{cell:>16}" for cell in cells))
 
 

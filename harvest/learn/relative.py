@@ -147,8 +147,8 @@ class RelativeSettings(LifterSettings):
     projected by eq. 5, else by eq. 4, which needs no focal length and does worse. bones: 'measured' mean proportions of
     the set, 'typical' ones of the skeleton's file, or 'none'.
 
-    The weight of bones grows from 0 to its full size: at first they would be made long enough by depths of any sign,
-    which order then could not mend.
+    The weight of bones grows from 0 to its full size, but of what begins with weights that know better: at first they
+    would be made long enough by depths of any sign, which order then could not mend.
     """
 
     supervised: bool = False
@@ -187,7 +187,8 @@ class RelativeTraining(LifterTraining[Lifter]):
         truth = self.learn.xyz_m - self.learn.xyz_m[:, self.root : self.root + 1]
         self._truth, self._sure = self.tensor(truth), self.tensor(self.learn.confidence)
         unit = SPREAD if settings.perspective else 1.0
-        depth = network.shape.unit / SPREAD if start is None else None
+        self._started = start is not None
+        depth = None if self._started else network.shape.unit / SPREAD
         self._how = RelativeHow(self.root, settings.perspective, unit, weights=settings.weights, depth=depth)
         self._xy = self.tensor(seen_by(network, self.learn))
         bones = proportions(self.limbs, self.skeleton, settings.bones)
@@ -225,7 +226,7 @@ class RelativeTraining(LifterTraining[Lifter]):
         if self.settings.supervised:
             loss = supervised_loss(poses, self._truth[rows])
         else:
-            how = replace(self._how, bones_share=self.step / self.settings.steps)
+            how = self._how if self._started else replace(self._how, bones_share=self.step / self.settings.steps)
             given = self._shown(rows), self.pairs_of(batch), self._bones
             loss = relative_total(poses, scale, *given, how, SPREAD * at)
         return loss, loss
