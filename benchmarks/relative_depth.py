@@ -26,8 +26,9 @@ from harvest.labels.votes import Votes
 from harvest.learn.lifting import PoseSets, lifted, pose_errors_mm, prepared
 from harvest.learn.pairs import PairLabels, draw_pairs, labels_of, right_share, simulated_votes
 from harvest.learn.pose_sets import PoseSet, join, read_pose_set
-from harvest.learn.relative import RelativeSettings, RelativeTraining
+from harvest.learn.relative import RelativeSettings, RelativeTraining, RelativeWeights
 
+ORTHOGRAPHIC: dict[str, Any] = {"perspective": False, "weights": RelativeWeights(gamma=0.5)}  # most of the paper's rows
 SKELETON, STEPS, ANNOTATORS, EACH = "mpii16", 3000, 150, 5
 ROWS: dict[str, dict[str, Any]] = {
     "supervised": {"supervised": True},
@@ -103,7 +104,7 @@ def tell_votes(votes: Votes, poses: PoseSet) -> None:
 def trained(name: str, seed: int, sets: tuple[PoseSet, PoseSet], out: Path) -> dict[str, float]:
     """NUMBERS of a training."""
     learn, judge = sets
-    chosen = {"perspective": False} | ROWS[name]  # as most of the paper's rows
+    chosen = ORTHOGRAPHIC | ROWS[name] if not ROWS[name].get("perspective") else dict(ROWS[name])
     if few := chosen.pop("poses", 0):
         learn = learn.take(np.random.default_rng([seed, 47]).permutation(len(learn))[:few])
     settings = RelativeSettings(skeleton=SKELETON, width=512, batch=128, steps=STEPS, seed=seed, **chosen)

@@ -318,18 +318,18 @@ def test_the_bound_of_a_frame_is_that_of_its_certificate():
 
 @on_gpu
 def test_frames_without_heat_without_a_pose_or_without_room_are_not_found():
-    args = frames_input(3, 5, floor=0.0, cut=1e-3)
+    args = frames_input(3, 4, floor=0.0, cut=1e-3)
     args[0][0, ..., 1] = 0.0
-    fast, slow = (infer_frames(*args, CHAIN, backend, 26) for backend in ("cuda", "reference"))
+    fast, slow = (infer_frames(*args, CHAIN, backend, 12) for backend in ("cuda", "reference"))
     assert fast.found.tolist() == [False, False, True]
     assert np.isinf(fast.bound[:2]).all() and np.isnan(fast.mean_m[:2]).all()
     assert_same_poses(fast, slow)
-    full = frames_input(1, 5, floor=0.0, cut=1e-3)
+    full = frames_input(1, 4, floor=0.0, cut=1e-3)
     fast, slow = (infer_frames(*full, CHAIN, backend, 5) for backend in ("cuda", "reference"))
     assert not fast.found.any()
     assert_same_poses(fast, slow)
     tree = Tree(CHAIN.parents, CHAIN.order, [interval_shell(30.0, 0.5), None, interval_shell(1.0, 0.5)])
-    assert not infer_frames(*frames_input(1, 5), tree, "cuda", 64).found.any()
+    assert not infer_frames(*frames_input(1, 4), tree, "cuda", 64).found.any()
 
 
 @on_gpu

@@ -45,7 +45,8 @@ class CameraPoseSettings(LifterSettings):
 
     augment: a generator makes poses, and critics judge them. camera: a camera branch, by which poses that are labelled
     in 2D alone teach too. refine: joints in 2D are mended first. refine_until, warm_until: shares of the steps after
-    which refining alone ends, and the lifter and the generator by themselves. The rest: weights of eq. 10, 11, 16, 17.
+    which refining alone ends, and the lifter and the generator by themselves. The rest: weights of eq. 10, 11, 16, 17;
+    pose_weight of true poses, made_weight of made ones, of which some trainings make too hard ones.
     """
 
     augment: bool = True
@@ -57,6 +58,7 @@ class CameraPoseSettings(LifterSettings):
     seen_weight: float = 0.5
     seen_alone_weight: float = 0.2
     pose_weight: float = 1.0
+    made_weight: float = 0.3
     refine_weight: float = 1.0
     critic_weight: float = 0.001
     harder_weight: float = 0.1
@@ -199,7 +201,7 @@ class CameraPoseTraining(LifterTraining[CameraPose]):
         error = squared_loss(poses[: len(known)], known.pose)
         total = total + s.pose_weight * error
         if made is not None:
-            total = total + s.pose_weight * squared_loss(poses[-len(made) :], made.pose)
+            total = total + s.made_weight * squared_loss(poses[-len(made) :], made.pose)
             self.network.usual_m.copy_(error.detach().sqrt())
         if s.refine:
             total = total + s.refine_weight * self._refining(mended, kinds)
