@@ -49,7 +49,9 @@ KINDS = {  # of labels, in the picture, and how many of them a pose or pair take
     "perspective": ("pairs, exact", 1),
     "perspective merged votes": ("votes, five a pair", EACH),
 }
+VARIANTS = ("typical bones", "no bones", "all pairs", "tolerance")
 FEWER = (500, 2000, 8000)  # poses, of which a set without this says all
+ROWS |= {f"perspective, {name}": {"perspective": True} | ROWS[name] for name in VARIANTS}
 ROWS |= {f"{kind} {few}": ROWS[kind] | {"poses": few} for few in FEWER for kind in KINDS}
 NUMBERS = ("scaled_mm", "aligned_mm", "seconds")  # after the best scale and the best similarity
 PAPER = {"supervised": (49.62, 36.54), "relative": (64.58, 48.97), "perspective": (65.22, 48.54)}
@@ -120,7 +122,7 @@ def trained(name: str, seed: int, sets: tuple[PoseSet, PoseSet], out: Path) -> d
 def told(rows: list[dict[str, str]]) -> None:
     """The table: means and spread over seeds, and ratios to the supervised row beside the paper's."""
     base: tuple[float, float] | None = None
-    print(f"{'':14}{'scale':>14}{'Procrustes':>14}{'ratios':>14}{'the paper':>14}{'seconds':>9}")
+    print(f"{'':28}{'scale':>14}{'Procrustes':>14}{'ratios':>14}{'the paper':>14}{'seconds':>9}")
     for name in ROWS:
         some = [row for row in rows if row["name"] == name]
         if not some:
@@ -129,11 +131,11 @@ def told(rows: list[dict[str, str]]) -> None:
         base = base or (mean[0], mean[1])
         ratios = f"{mean[0] / base[0]:.2f}  {mean[1] / base[1]:.2f}"
         paper = ""
-        if name in PAPER:
+        if (asked := name.removeprefix("perspective, ")) in PAPER:
             paper = "  ".join(
-                f"{ours / theirs:.2f}" for ours, theirs in zip(PAPER[name], PAPER["supervised"], strict=True)
+                f"{ours / theirs:.2f}" for ours, theirs in zip(PAPER[asked], PAPER["supervised"], strict=True)
             )
-        print(f"{name:14}{cells[0]:>14}{cells[1]:>14}{ratios:>14}{paper:>14}{mean[2]:9.0f}")
+        print(f"{name:28}{cells[0]:>14}{cells[1]:>14}{ratios:>14}{paper:>14}{mean[2]:9.0f}")
 
 
 def draw(rows: list[dict[str, str]], poses: int, path: Path) -> None:
