@@ -39,7 +39,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "no bones": {"bones": "none"},
     "all pairs": {"pairs": 0},
     "tolerance": {"tolerance_m": 0.1},
-    **{f"flipped {share} %": {"flipped": share / 100} for share in (10, 20, 30, 40, 50)},
+    **{f"flipped {share} %": {"perspective": True, "flipped": share / 100} for share in (10, 20, 30, 40, 50)},
     "one vote": {},
     "five votes": {},
     "merged votes": {},
@@ -148,7 +148,7 @@ def draw(rows: list[dict[str, str]], poses: int, path: Path) -> None:
         some = [(count, f"{kind} {count}") for count in FEWER] + [(poses, kind)]
         points = [(each * count, _aligned(rows, name)) for count, name in some]
         _curve(by_number, [point for point in points if len(point[1])], label)
-    flips = [(0, "relative"), *((share, f"flipped {share} %") for share in (10, 20, 30, 40, 50))]
+    flips = [(0, "perspective"), *((share, f"flipped {share} %") for share in (10, 20, 30, 40, 50))]
     _curve(by_wrong, [(x, values) for x, name in flips if len(values := _aligned(rows, name))], "pairs")
     by_number.set(xscale="log", xlabel="labels", ylabel="error after Procrustes, mm", ylim=(0, None))
     by_wrong.set(xlabel="wrong labels, %")
