@@ -455,9 +455,9 @@ def test_the_command_learns_from_peoples_votes_on_pictures_known_in_2d_alone_and
 
 
 def test_settings_of_a_recipe_are_read_by_their_type_and_weights_as_if_they_were_its_own():
-    told = ["pairs=3", "perspective=false", "tolerance_m=1", "bones=none", "gamma=2", "steep=0.5"]
+    told = ["pairs=3", "perspective=false", "tolerance_m=1", "bones=none", "gamma=3", "steep=0.5"]
     found = settings_of(RelativeSettings, "relative", told)
-    weights = RelativeWeights(gamma=2.0, steep=0.5)
+    weights = RelativeWeights(gamma=3.0, steep=0.5)
     assert found == {"pairs": 3, "perspective": False, "tolerance_m": 1.0, "bones": "none", "weights": weights}
     assert type(found["tolerance_m"]) is float
     for recipe in RECIPES.values():

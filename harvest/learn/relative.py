@@ -144,8 +144,8 @@ class RelativeSettings(LifterSettings):
 
     supervised: it learns from 3D instead (eq. 1), the bound. pairs: labels a picture, 0 for all. tolerance_m: pairs
     less apart than that are told to be as far. flipped: share of labels that are wrong. perspective: joints are
-    projected by eq. 5, else by eq. 4, which needs no focal length and does worse. bones: 'measured' mean proportions of
-    the set, 'typical' ones of the skeleton's file, or 'none'.
+    projected by eq. 5, else by eq. 4, which needs no focal length, does worse, and takes gamma 0.5. bones: 'measured'
+    mean proportions of the set, 'typical' ones of the skeleton's file, or 'none'.
 
     The weight of bones grows from 0 to its full size, but of what begins with weights that know better: at first they
     would be made long enough by depths of any sign, which order then could not mend.
