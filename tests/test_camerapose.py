@@ -17,6 +17,7 @@ from harvest.learn.camerapose import (
     camera_loss,
     chain_space,
     critic_loss,
+    fitted_place,
     maker_loss,
     pictured,
     refine_loss,
@@ -78,6 +79,17 @@ def test_a_pose_is_the_sum_of_its_bones():
     kinds = dict(pairs)
     assert kinds["l_knee"] == kinds["r_knee"] != kinds["l_hip"]
     assert sorted(torch.cat(CHAIN.parts).tolist()) == list(range(15)) and len(CHAIN.parts) == 5
+
+
+def test_a_pose_is_placed_where_it_is_seen_whatever_its_size():
+    poses, camera = 0.3 * draw(0, 3, 6, 3), torch.tensor([[1.1, 0.9, 0.02, -0.03]]).double().expand(3, 4)
+    place = torch.tensor([[0.5, -0.2, 4.0], [0.0, 0.3, 2.5], [-1.0, 0.1, 7.0]]).double()
+    seen = pictured(poses, camera, place)
+    seen[1, 2] = math.nan
+    torch.testing.assert_close(fitted_place(poses, camera, seen), place)
+    torch.testing.assert_close(fitted_place(2 * poses, camera, seen), 2 * place)
+    assert fitted_place(poses, camera, torch.full_like(seen, math.nan)).isfinite().all()
+    torch.autograd.gradcheck(lambda p: fitted_place(p, camera, seen + 0.01 * draw(1, 3, 6, 2)), poses.requires_grad_())
 
 
 def test_a_part_in_chain_space_is_lengths_and_angles():

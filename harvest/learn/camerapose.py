@@ -57,6 +57,26 @@ def pictured(poses: Tensor, camera: Tensor, t: Tensor) -> Tensor:
     return camera[:, None, :2] * x[..., :2] / x[..., 2:].clamp_min(NEAREST_M) + camera[:, None, 2:]
 
 
+def fitted_place(poses: Tensor, camera: Tensor, seen: Tensor) -> Tensor:
+    """(B, 3) metres: the t with which poses (B, J, 3) come nearest to what is seen of them (B, J, 2), NaN where nothing
+    is: the least squares of x + tx - u (z + tz), with u at depth 1, and of the same for y.
+
+    A pose that is twice as large is put twice as far, so that what is then `pictured` says nothing about sizes.
+
+    Args:
+        camera: (B, 4) fx, fy, cx, cy.
+    """
+    known = torch.isfinite(seen).all(-1, keepdim=True)
+    u = torch.where(known, (torch.nan_to_num(seen) - camera[:, None, 2:]) / camera[:, None, :2], 0.0)
+    told = known.to(u)
+    off = told * (u * poses[..., 2:] - poses[..., :2])  # t[:2] - u tz should be that
+    count, mean_u = told.sum(1).clamp_min(1), u.sum(1)
+    square = u.square().sum((1, 2)) - (mean_u.square() / count).sum(1)
+    slope = (u * off).sum((1, 2)) - (mean_u * off.sum(1) / count).sum(1)
+    tz = -slope / square.clamp_min(1e-6)
+    return torch.cat([(off.sum(1) + mean_u * tz[:, None]) / count, tz[:, None]], dim=1)
+
+
 def squared_loss(found: Tensor, truth: Tensor) -> Tensor:
     """Eq. 7 and 9: mean over poses of the sum over known joints of squared distances, over the number of joints."""
     known = torch.isfinite(truth).all(-1, keepdim=True)

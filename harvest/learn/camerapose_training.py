@@ -21,6 +21,7 @@ from harvest.learn.camerapose import (
     Generator,
     camera_loss,
     critic_loss,
+    fitted_place,
     maker_loss,
     pictured,
     refine_loss,
@@ -229,14 +230,16 @@ class CameraPoseTraining(LifterTraining[CameraPose]):
         count = len(known)
         told = camera_loss(camera[:count], place[:count], known.camera, known.place)
         total = s.camera_weight * told
-        again = pictured(poses, camera.detach(), place.detach())
-        for one in (again, pictured(poses.detach(), camera, place)):  # what the lifter and the branch should mend
+        again = pictured(poses[:count], known.camera, known.place), pictured(poses.detach(), camera, place)
+        for one in again:  # what the lifter and the branch should mend
             total = total + s.seen_weight * _projected(one[:count], known.label)
-            if len(one) > count:
-                total = total + s.seen_alone_weight * _projected(one[count:], kinds[1].label)
-        if len(again) > count and len(true):
-            total = total + s.critic_weight * maker_loss(frozen(network.of_seen)(again[count:]))
-            total = total + _judged(network.of_seen, true, again[count:])
+        if len(poses) > count:
+            alone, lens, label = poses[count:], camera[count:].detach(), kinds[1].label
+            shown = pictured(alone, lens, fitted_place(alone, lens, label))
+            total = total + s.seen_alone_weight * (_projected(shown, label) + _projected(again[1][count:], label))
+            if len(true):
+                total = total + s.critic_weight * maker_loss(frozen(network.of_seen)(shown))
+                total = total + _judged(network.of_seen, true, shown)
         return total
 
     def _made(self, batch: Batch) -> tuple[Batch, Tensor]:
