@@ -50,6 +50,7 @@ KINDS = {  # of labels, in the picture, and how many of them a pose or pair take
     "perspective merged votes": ("votes, five a pair", EACH),
 }
 VARIANTS = ("typical bones", "no bones", "all pairs", "tolerance")
+HIGHEST_MM = 100.0  # in the picture
 FEWER = (500, 2000, 8000)  # poses, of which a set without this says all
 ROWS |= {f"perspective, {name}": {"perspective": True} | ROWS[name] for name in VARIANTS}
 ROWS |= {f"{kind} {few}": ROWS[kind] | {"poses": few} for few in FEWER for kind in KINDS}
@@ -149,8 +150,12 @@ def draw(rows: list[dict[str, str]], poses: int, path: Path) -> None:
         points = [(each * count, _aligned(rows, name)) for count, name in some]
         _curve(by_number, [point for point in points if len(point[1])], label)
     flips = [(0, "perspective"), *((share, f"flipped {share} %") for share in (10, 20, 30, 40, 50))]
-    _curve(by_wrong, [(x, values) for x, name in flips if len(values := _aligned(rows, name))], "pairs")
-    by_number.set(xscale="log", xlabel="labels", ylabel="error after Procrustes, mm", ylim=(0, None))
+    wrong = [(x, values) for x, name in flips if len(values := _aligned(rows, name))]
+    _curve(by_wrong, wrong, "pairs")
+    for x, values in wrong:
+        if values.mean() > HIGHEST_MM:
+            by_wrong.text(x, 0.97 * HIGHEST_MM, f"{values.mean():.0f} mm ", ha="right", va="top")
+    by_number.set(xscale="log", xlabel="labels", ylabel="error after Procrustes, mm", ylim=(0, HIGHEST_MM))
     by_wrong.set(xlabel="wrong labels, %")
     by_number.legend()
     figure.savefig(path, dpi=120)
