@@ -151,7 +151,8 @@ def settings_of(kind: type[TrainingSettings], name: str, given: Sequence[str]) -
     for text in given:
         key, equals, value = text.partition("=")
         if not equals or key not in known:
-            raise UserError(f"'{text}' is no setting of recipe {name}; give KEY=VALUE, known: {', '.join(known)}")
+            usual = " ".join(f"{one}={value}" for one, value in known.items())
+            raise UserError(f"'{text}' is no setting of recipe {name}; give KEY=VALUE, known: {usual}")
         parsed = _parsed(value, type(known[key]))
         if parsed is None:
             raise UserError(f"setting {key} of recipe {name} takes a {type(known[key]).__name__}, got '{value}'")

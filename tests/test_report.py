@@ -237,7 +237,7 @@ def test_rare_drop_reasons_are_merged(tmp_path):
     assert "other reasons" in text and "reason 8" not in text
 
 
-def test_a_view_without_pictures_gets_placeholders_and_the_others_their_own(tmp_path):
+def test_a_view_without_pictures_says_so_and_the_others_show_their_own(tmp_path):
     text = written(tmp_path, synthetic(), noise(missing=("cam1",)), frames_shown=3)
     assert text.count(">no picture<") == 3 and text.count("data:image/jpeg;base64,") == 9
     assert "cam1, frame 20" in text and "cam1, frame 40" in text
