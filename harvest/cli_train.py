@@ -178,7 +178,8 @@ def train_monocular(  # noqa: PLR0913 - one parameter an option
         ),
     ] = "harvested",
     more: Annotated[
-        Path | None, typer.Option("--more", help="More data; but for harvested, labelled in 2D alone.")
+        Path | None,
+        typer.Option("--more", help="More data; but for harvested, in 2D alone. Votes are then about these."),
     ] = None,
     votes: Annotated[
         Path | None, typer.Option("--votes", help="Of `harvest annotate depth`, for relative; else depths tell.")

@@ -65,8 +65,8 @@ def _relative(given: Given, out: Path, settings: RelativeSettings, peers: Peers)
     sets = _pose_sets(given)
     labels = None
     if given.votes is not None:
-        labels = labels_of(read_votes(given.votes), prepared(sets.learn, settings.skeleton))
-    start = load_lifter(given.start)[0] if given.start else None
+        labels = labels_of(read_votes(given.votes), prepared(sets.more or sets.learn, settings.skeleton))
+    start = load_lifter(given.start) if given.start else None
     return RelativeTraining(sets, out, settings, labels, start, peers)
 
 
@@ -94,7 +94,7 @@ RECIPES: Mapping[str, Recipe] = {
     "harvested": Recipe(monocular.MonocularSettings, _harvested, monocular.WEIGHTS, ("more", "start")),
     "geometric": Recipe(GeometricSettings, _geometric, monocular.WEIGHTS, ("more", "start")),
     "multiview": Recipe(ViewsSettings, _multiview, monocular.WEIGHTS, ("more", "start")),
-    "relative": Recipe(RelativeSettings, _relative, WEIGHTS, ("votes", "start", "exact")),
+    "relative": Recipe(RelativeSettings, _relative, WEIGHTS, ("more", "votes", "start", "exact")),
     "camerapose": Recipe(CameraPoseSettings, _camerapose, WEIGHTS, ("more", "exact")),
 }
 

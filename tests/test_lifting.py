@@ -1,8 +1,9 @@
-"""Lifters, and learning them from which of two joints is nearer: every loss by hand, data, training, prediction."""
+"""Lifters: their data and files, learning them from which of two joints is nearer, and prediction."""
 
 import csv
 import math
 from contextlib import closing
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,23 +15,15 @@ from calib.camera import Camera
 from harvest.errors import UserError
 from harvest.labels.merge import merge_votes
 from harvest.labels.votes import Pair, Votes, VoteStore
-from harvest.learn.geometry import lengths, norms, orthographic, perspective, rotations, turned
+from harvest.learn.geometry import orthographic, perspective, rotations
 from harvest.learn.lifting import PoseSets, lifted, pose_errors_mm, prepared, typical_limbs
-from harvest.learn.pairs import draw_pairs, labels_of, right_share, simulated_votes, true_labels
+from harvest.learn.pairs import PairLabels, draw_pairs, labels_of, right_share, simulated_votes, true_labels
 from harvest.learn.pose_sets import PoseSet, join, read_pose_set
 from harvest.learn.relative import (
-    Pairs,
-    Proportions,
-    RelativeHow,
     RelativeSettings,
     RelativeTraining,
     RelativeWeights,
-    projection_loss,
-    relative_loss,
-    relative_total,
-    root_loss,
-    skeleton_loss,
-    supervised_loss,
+    fitted_depth,
 )
 from harvest.metrics.pose import scaled, similar
 from harvest.monocular.lift import Limbs, placed
@@ -66,113 +59,12 @@ def figures(count=64, seed=0, unsure=False) -> PoseSet:
     return PoseSet(SKELETON.joints, found, xy, sure, xyz_m, K, sizes, who, who, names, names)
 
 
-def pairs(row, one, other, r):
-    """Labels with weight 1."""
-    return Pairs(*(torch.tensor(values) for values in (row, one, other, r)), torch.ones(len(row)))
+def in_2d(poses):
+    """The same, of which nothing is known in space."""
+    return replace(poses, xyz_m=np.full_like(poses.xyz_m, np.nan))
 
 
-# --- the losses of Ronchi et al. 2018, by hand
-
-
-def test_the_supervised_loss_is_the_norm_of_what_is_known():
-    poses, truth = torch.zeros(2, 2, 3), torch.zeros(2, 2, 3)
-    truth[0, 0, 0], truth[0, 1, 1], truth[1] = 3.0, 4.0, math.nan
-    assert supervised_loss(poses, truth).item() == pytest.approx(5.0 / 2)
-
-
-def test_a_nearer_joint_that_is_told_so_costs_little_and_is_drawn_nearer():
-    poses = torch.tensor([[[0.0, 0, 1.0], [0.0, 0, 3.0]]], requires_grad=True)  # joint 0 is nearer
-    right, wrong = (relative_loss(poses, pairs([0], [0], [1], [r])) for r in (-1, 1))
-    assert right.item() == pytest.approx(math.log(1 + math.exp(-2.5)))  # d = 2.5 (1 - 3) / 2
-    assert wrong.item() == pytest.approx(math.log(1 + math.exp(2.5)))
-    loss = relative_loss(poses, pairs([0, 0], [0, 0], [1, 1], [-1, 1]))
-    assert loss.item() == pytest.approx((right.item() + wrong.item()) / 2)
-    two = torch.tensor([[[0.0, 0, 1.0], [0, 0, 3.0]], [[0.0, 0, 5.0], [0, 0, 4.0]]], requires_grad=True)
-    relative_loss(two, pairs([0, 1], [0, 0], [1, 1], [-1, -1])).backward()
-    assert two.grad[1, 0, 2] > 0 > two.grad[1, 1, 2]  # told to be nearer, it is farther: it is drawn nearer
-
-
-def test_joints_told_to_be_as_far_cost_their_difference_over_the_usual_one():
-    poses = torch.tensor([[[0.0, 0, 1.0], [0.0, 0, 3.0], [0, 0, 9.0]]])
-    loss = relative_loss(poses, pairs([0, 0], [0, 0], [1, 2], [0, 0]), steep=2.5)
-    assert loss.item() == pytest.approx(2.5 * (2 + 8) / 2 / 5)
-
-
-def test_the_order_does_not_depend_on_the_size_of_depths():
-    poses, told = draw(0, 5, 6, 3), pairs([0, 1, 3], [0, 2, 4], [1, 5, 0], [1, -1, -1])
-    assert relative_loss(7 * poses, told).item() == pytest.approx(relative_loss(poses, told).item())
-
-
-def test_root_and_projection_losses_are_mean_distances_of_what_is_seen():
-    poses = torch.tensor([[[3.0, 4.0, 0.0], [1.0, 0.0, 2.0]]])
-    assert root_loss(poses, 0).item() == pytest.approx(5.0)
-    seen = torch.tensor([[[math.nan, 0.0], [0.5, 1.0]]])
-    assert projection_loss(orthographic(poses, torch.tensor([0.5])), seen).item() == pytest.approx(1.0)
-    by_lens = perspective(poses, torch.tensor([2.0]))
-    assert by_lens[0].tolist() == [[1.5, 2.0], [0.25, 0.0]]
-    aside = perspective(poses, torch.tensor([2.0]), torch.tensor([[[0.5, 0.0]]]))
-    assert aside[0].tolist() == [[1.5, 2.0], [0.0, 0.0]]  # (3 + 1, 4) / 2 and (1 + 1, 0) / 4, less (0.5, 0)
-    near = perspective(torch.tensor([[[1.0, 0.0, -9.0]]]), torch.tensor([2.0]))
-    assert near.isfinite().all() and near[0, 0, 0] == pytest.approx(1 / 0.02)
-
-
-def test_the_whole_loss_is_the_weighted_sum_of_its_terms():
-    poses = torch.tensor([[[0.0, 0, 0], [1.0, 0, 1.0], [1.0, 2.0, 1.0]]])
-    told, seen, scale = pairs([0], [0], [1], [-1]), torch.zeros(1, 3, 2), torch.tensor([0.5])
-    bones = Proportions(torch.tensor([[1, 0], [2, 1]]), torch.tensor([1.0, 1.0]), 0)
-    weights = RelativeWeights(alpha=3.0, beta=0.1, gamma=2.0, steep=1.0)
-    order, proportions = math.log(1 + math.exp(-1)), math.sqrt(2) - 1  # lengths are 1.41 and 2, and should be alike
-    rest = 3 * order + 0.5 * 2 * proportions
-
-    def total(at=None, **how):
-        given = RelativeHow(0, weights=weights, bones_share=0.5, **how)
-        return relative_total(poses, scale, seen, told, bones, given, at).item()
-
-    assert total() == pytest.approx(rest + 0.1 * 0.5 * (1 + math.sqrt(5)))
-    lens = {"perspective": True, "unit": 0.1}
-    assert total(**lens) == pytest.approx(rest + 0.1 * (1 + math.sqrt(5)) / 1.5 / 0.1, rel=1e-5)
-    assert total(**lens, depth=3.0) == pytest.approx(rest + 0.1 * (1 + math.sqrt(5)) / 4 / 0.1, rel=1e-5)
-    aside = total(torch.tensor([[[1.0, 0.0]]]), **lens, depth=3.0)  # (1 + 3) / 4 - 1 = 0, and 2 / 4
-    assert aside == pytest.approx(rest + 0.1 * 0.5 / 0.1, rel=1e-5)
-
-
-def test_proportions_are_compared_whatever_the_size():
-    ends = torch.tensor([[1, 0], [2, 1]])
-    reference = Proportions(ends, torch.tensor([1.0, 2.0]), 0)
-    poses = torch.tensor([[[0.0, 0, 0], [0, 0, 3.0], [6.0, 0, 3.0]], [[0.0, 0, 0], [0, 1.0, 0], [0, 1.0, 1.0]]])
-    assert skeleton_loss(poses[:1], reference).item() == 0
-    assert skeleton_loss(poses, reference).item() == pytest.approx(0.5)  # the second limb is 1 instead of 2
-
-
-@pytest.mark.parametrize(
-    "loss",
-    [
-        lambda p: supervised_loss(p, draw(1, *p.shape)),
-        lambda p: relative_loss(p, pairs([0, 1, 1, 2], [0, 1, 2, 3], [1, 2, 3, 0], [1, -1, 0, 1])),
-        lambda p: root_loss(p, 0),
-        lambda p: projection_loss(orthographic(p, p[:, 0, 0].sigmoid()), draw(2, *p.shape)[..., :2]),
-        lambda p: projection_loss(perspective(p, 6 + p[:, 0, 0]), draw(2, *p.shape)[..., :2]),
-        lambda p: skeleton_loss(p, Proportions(torch.tensor([[0, 1], [1, 2], [2, 3]]), draw(3, 3).abs(), 1)),
-        lambda p: turned(p, 2 * p).square().sum() + turned(p, 1e-5 * p)[..., 0].sum(),
-    ],
-)
-def test_losses_have_the_gradients_that_differences_show(loss):
-    assert torch.autograd.gradcheck(loss, draw(0, 3, 4, 3).requires_grad_())
-
-
-def test_a_limb_without_length_has_no_gradient_but_a_finite_one():
-    poses = torch.zeros(1, 2, 3, requires_grad=True)
-    lengths(poses, torch.tensor([[0, 1]])).sum().backward()
-    assert (poses.grad == 0).all() and norms(torch.zeros(2, 3)).tolist() == [0, 0]
-
-
-def test_turns_are_turns():
-    about = torch.tensor([[0.0, 0, math.pi / 2], [0, 0, 0], [0.3, -0.2, 0.9]], dtype=torch.float64)
-    turns = rotations(about)
-    torch.testing.assert_close(turns @ turns.transpose(1, 2), torch.eye(3, dtype=torch.float64).expand(3, 3, 3))
-    torch.testing.assert_close(
-        turned(torch.tensor([1.0, 0, 0], dtype=torch.float64), about[0]), torch.tensor([0.0, 1, 0], dtype=torch.float64)
-    )
+VOTES = PairLabels(np.array([0]), np.array([1]), np.array([2]), np.array([1]), np.ones(1))
 
 
 # --- pairs and votes
@@ -371,9 +263,12 @@ def test_learning_the_order_of_joints_gives_shapes_of_people(tmp_path):
     assert after[2] < 0.6 * before[2] and after[0] < before[0] and after[2] <= after[1] + 1e-6
 
 
-@pytest.mark.parametrize("change", [{}, {"supervised": True}, {"perspective": False}, {"bones": "none", "pairs": 0}])
+@pytest.mark.parametrize(
+    "change", [{}, {"supervised": True}, {"perspective": False}, {"bones": "none", "pairs": 0}, {"both": True}]
+)
 def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, change):
-    sets = PoseSets(figures(40), figures(10, seed=3))
+    change = dict(change)
+    sets = PoseSets(figures(40), figures(10, seed=3), figures(30, seed=4) if change.pop("both", False) else None)
     settings = RelativeSettings(**SMALL | change)
     RelativeTraining(sets, tmp_path / "whole", settings).run()
     RelativeTraining(sets, tmp_path / "parts", settings).run(most_seconds=0)
@@ -393,33 +288,45 @@ def test_labels_of_a_batch_are_those_of_its_rows(tmp_path):
     assert len(found.r) == 9 and (np.sign(apart) == found.r.numpy()).all()
 
 
-@pytest.mark.parametrize("perspective", [False, True])
-def test_a_lifter_that_knows_metres_goes_on_from_where_it_was(tmp_path, perspective):
-    poses, more = figures(40), {"perspective": perspective}
+@pytest.mark.parametrize("lens", [False, True])
+def test_a_lifter_that_knows_metres_goes_on_from_where_it_was(tmp_path, lens):
+    poses, more = figures(40), {"perspective": lens}
     begin = RelativeTraining(PoseSets(poses), tmp_path / "a", RelativeSettings(**SMALL | {"supervised": True}))
     start = begin.averaged()
-    after = RelativeTraining(PoseSets(poses), tmp_path / "b", RelativeSettings(**SMALL | more), start=start)
-    given = torch.from_numpy(poses.xy.astype(np.float32))
-    ours, scale = after.averaged()(given)
-    torch.testing.assert_close(ours, start(given)[0])
-    assert not after.network.shape.metric and not after.network.shape.centred
-    shown = perspective_or_not(ours, scale, perspective)
-    about = (given - given[:, ROOT : ROOT + 1]) / 0.1
+    given = start, begin.limbs
+    after = RelativeTraining(PoseSets(poses), tmp_path / "b", RelativeSettings(**SMALL | more), start=given)
+    xy = torch.from_numpy(poses.xy.astype(np.float32))
+    ours, scale = after.averaged()(xy)
+    torch.testing.assert_close(ours, start(xy)[0])
+    assert after.network.shape.metric and not after.network.shape.centred
+    at, about = xy[:, ROOT : ROOT + 1], (xy - xy[:, ROOT : ROOT + 1]) / 0.1
+    shown = perspective(ours, fitted_depth(ours, at, 0.1 * about), at) / 0.1 if lens else orthographic(ours, scale)
     assert (shown - about).norm(dim=-1).mean() < 0.75 * about.norm(dim=-1).mean()
     with pytest.raises(UserError, match="other joints than skeleton 'h36m17'"):
-        RelativeTraining(PoseSets(poses), tmp_path, RelativeSettings(**SMALL | {"skeleton": "h36m17"}), start=start)
+        RelativeTraining(PoseSets(poses), tmp_path, RelativeSettings(**SMALL | {"skeleton": "h36m17"}), start=given)
+    flat = RelativeTraining(PoseSets(in_2d(poses)), tmp_path / "c", RelativeSettings(**SMALL | more), VOTES, given)
+    np.testing.assert_array_equal(flat.limbs.length_m, begin.limbs.length_m)
 
 
-def perspective_or_not(poses, scale, by_lens):
-    """What a training compares with what is seen, in the same unit."""
-    return perspective(poses, scale) / 0.1 if by_lens else orthographic(poses, scale)
+def test_poses_in_3d_and_votes_on_others_teach_at_once(tmp_path):
+    known, others, judge = figures(24), figures(200, seed=5), figures(60, seed=9)
+    both = RelativeSettings(**SMALL | {"width": 64, "steps": 400, "validate_every": 400, "ema": 0.98})
+    labels = true_labels(others.xyz_m[..., 2], draw_pairs(np.ones((200, 16), bool), 1, np.random.default_rng(0)))
+    alone = RelativeTraining(PoseSets(known, judge), tmp_path / "alone", replace(both, supervised=True))
+    more = RelativeTraining(PoseSets(known, judge, in_2d(others)), tmp_path / "both", both, labels)
+    assert more.network.shape == alone.network.shape
+    errors = []
+    for training in (alone, more):
+        training.run()
+        errors.append(training.measure(training.averaged()))
+    assert errors[1][0] < 0.9 * errors[0][0] and errors[1][2] < 0.9 * errors[0][2]
+    with pytest.raises(UserError, match="no pose to learn from is known in 3D"):
+        RelativeTraining(PoseSets(in_2d(known), None, others), tmp_path / "none", both)
 
 
 def test_what_cannot_be_learnt_from_is_refused(tmp_path):
-    flat = figures(5)
-    flat = PoseSet(*(np.full_like(v, np.nan) if n == "xyz_m" else v for n, v in vars(flat).items()))
     with pytest.raises(UserError, match="give --votes"):
-        RelativeTraining(PoseSets(flat), tmp_path, RelativeSettings(**SMALL))
+        RelativeTraining(PoseSets(in_2d(figures(5))), tmp_path, RelativeSettings(**SMALL))
     with pytest.raises(UserError, match="bones are measured, typical or none, got 'some'"):
         RelativeTraining(PoseSets(figures(5)), tmp_path, RelativeSettings(**SMALL | {"bones": "some"}))
     with pytest.raises(UserError, match="has the pelvis of skeleton"):
@@ -429,8 +336,7 @@ def test_what_cannot_be_learnt_from_is_refused(tmp_path):
 
 def test_the_command_learns_from_peoples_votes_on_pictures_known_in_2d_alone_and_predicts(tmp_path, capsys):
     poses = figures(30)
-    flat = PoseSet(*(np.full_like(v, np.nan) if n == "xyz_m" else v for n, v in vars(poses).items()))
-    path = write_set(tmp_path / "set.npz", flat)
+    path = write_set(tmp_path / "set.npz", in_2d(poses))
     with np.load(path) as held:
         arrays = dict(held)
     arrays["S"][..., 3] = 0
@@ -443,12 +349,16 @@ def test_the_command_learns_from_peoples_votes_on_pictures_known_in_2d_alone_and
     harvest("train", "monocular", *command)
     weights = tmp_path / "m" / "lifter.safetensors"
     assert str(weights) in capsys.readouterr().out
+    lab = write_set(tmp_path / "lab.npz", figures(20, seed=1))
+    harvest("train", "monocular", *command, "--data", lab, "--more", path, "--out", tmp_path / "both")
+    assert load_lifter(tmp_path / "both" / "lifter.safetensors")[0].shape.metric
+    assert not load_lifter(weights)[0].shape.metric
     for more, told in (
         (["--set", "bones"], "give KEY=VALUE, known: steps"),
         (["--set", "pairs=many"], "takes a int, got 'many'"),
         (["--set", "alpha=much"], "takes a float, got 'much'"),
         (["--recipe", "magic"], "no recipe 'magic'"),
-        (["--more", path], "relative makes no use of --more; beside --data and --validation it takes --votes"),
+        (["--recipe", "harvested"], "makes no use of --votes; beside --data and --validation it takes --more, --start"),
     ):
         with pytest.raises(UserError, match=told):
             harvest("train", "monocular", *command[:-2], *more)

@@ -67,9 +67,15 @@ class LifterTraining(Training[Network]):
     settings: LifterSettings
 
     def __init__(
-        self, sets: PoseSets, out: Path, settings: LifterSettings, network: Network, peers: Peers | None = None
+        self,
+        sets: PoseSets,
+        out: Path,
+        settings: LifterSettings,
+        network: Network,
+        peers: Peers | None = None,
+        limbs: Limbs | None = None,
     ) -> None:
-        """Take the joints of the settings' skeleton out of the sets.
+        """Take the joints of the settings' skeleton out of the sets; `limbs` are those of poses unknown in 3D.
 
         Raises:
             UserError: sets without them, or a checkpoint of other settings.
@@ -81,7 +87,7 @@ class LifterTraining(Training[Network]):
             measured = prepared(sets.measure, settings.skeleton)
             step = max(1, len(measured) // settings.validate)
             self.validation = measured.take(np.arange(0, len(measured), step))
-        self.limbs = usual_limbs(self.learn, self.skeleton)
+        self.limbs = usual_limbs(self.learn, self.skeleton, limbs)
         super().__init__(out, settings, network, peers or Peers())
 
     def batches(self) -> Iterator[NDArray[np.int64]]:
@@ -143,12 +149,12 @@ def typical_limbs(skeleton: Skeleton) -> Limbs:
     return Limbs(np.stack([children, skeleton.parents[children]], 1), TYPICAL_HEIGHT_M * skeleton.shares[children])
 
 
-def usual_limbs(poses: PoseSet, skeleton: Skeleton) -> Limbs:
-    """Mean limbs of the poses that are known in 3D; where there are none, those of a typical skeleton."""
+def usual_limbs(poses: PoseSet, skeleton: Skeleton, otherwise: Limbs | None = None) -> Limbs:
+    """Mean limbs of the poses that are known in 3D; where there are none, others, by default of a typical skeleton."""
     children = np.flatnonzero(skeleton.parents >= 0)
     known = np.asarray(np.isfinite(poses.xyz_m).all(-1))
     if not (known[:, children] & known[:, skeleton.parents[children]]).any():
-        return typical_limbs(skeleton)
+        return otherwise or typical_limbs(skeleton)
     return mean_limbs(poses.xyz_m, skeleton.parents.tolist())
 
 
