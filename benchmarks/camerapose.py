@@ -26,7 +26,7 @@ from harvest.learn.camerapose_training import CameraPoseSettings, CameraPoseTrai
 from harvest.learn.lifting import PoseSets, lifted, pose_errors_mm, prepared
 from harvest.learn.pose_sets import PoseSet, join, read_pose_set
 
-SKELETON, STEPS = "mpii16", 6000
+SKELETON, STEPS = "mpii16", 3000
 KNOWN = ("06", "07", "09", "10")  # subjects whose 3D is known: basketball, walking, running, football
 NONE = {"augment": False, "camera": False, "refine": False}
 ROWS: dict[str, dict[str, Any]] = {

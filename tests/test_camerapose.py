@@ -1,6 +1,7 @@
 """CameraPose: its losses by hand, kinematic chains, critics and generator, and its training in three steps."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -210,3 +211,18 @@ def test_poses_known_in_2d_alone_teach_how_another_camera_shows_people(tmp_path)
     before = off()
     training.run()
     assert off() < 0.6 * before
+
+
+def test_poses_known_in_2d_alone_make_a_lifter_better_on_such_people(tmp_path):
+    known, others, judge = figures(24), figures(200, seed=5), figures(60, seed=9)
+    flat = replace(others, xyz_m=np.full_like(others.xyz_m, np.nan))
+    more = {"steps": 400, "width": 64, "augment": False, "refine": False, "warm_until": 0.0, "validate_every": 400}
+    settings = CameraPoseSettings(**SMALL | more | {"ema": 0.98})
+    errors = []
+    for name, given in (("alone", None), ("both", flat)):
+        training = CameraPoseTraining(PoseSets(known, judge, given), tmp_path / name, settings)
+        training.run()
+        errors.append(training.measure(training.averaged()))
+    assert errors[1][0] < 0.97 * errors[0][0] and errors[1][2] < 0.97 * errors[0][2]
+    with pytest.raises(UserError, match="lens is known or told, got 'wide'"):
+        CameraPoseTraining(PoseSets(known), tmp_path / "lens", replace(settings, lens="wide"))

@@ -31,6 +31,7 @@ from harvest.learn.geometry import norms
 from harvest.learn.lifting import ROOT, LifterSettings, LifterTraining, PoseSets, prepared
 from harvest.learn.peers import Peers
 from harvest.learn.pose_sets import PoseSet
+from harvest.learn.relative import projection_loss, proportions, skeleton_loss
 from harvest.monocular.lift import USUAL_FOCAL
 from harvest.monocular.lifter import SPREAD, Lifter, LifterShape
 from harvest.skeleton import load_skeleton
@@ -44,14 +45,18 @@ HARDER = 1.5  # times the error on true poses, of made ones
 class CameraPoseSettings(LifterSettings):
     """How a lifter learns as CameraPose does.
 
-    augment: a generator makes poses, and critics judge them. camera: a camera branch, by which poses that are labelled
-    in 2D alone teach too. refine: joints in 2D are mended first. refine_until, warm_until: shares of the steps after
-    which refining alone ends, and the lifter and the generator by themselves. The rest: weights of eq. 10, 11, 16, 17;
-    pose_weight of true poses, made_weight of made ones, of which some trainings make too hard ones.
+    augment: a generator makes poses, and critics judge them. camera: a camera branch learns, and poses that are
+    labelled in 2D alone teach too. lens: how these are seen: 'known', by the intrinsics that come with them, or 'told',
+    by the branch. refine: joints in 2D are mended first. refine_until, warm_until: shares of the steps after which
+    refining alone ends, and the lifter and the generator by themselves. The rest: weights of eq. 10, 11, 16, 17;
+    pose_weight of true poses, made_weight of made ones, of which some trainings make too hard ones; of poses labelled
+    in 2D alone, of how far from there they are seen (alone_weight), and of limbs that are not as long as the usual ones
+    (bones_weight), without which depths go where they like.
     """
 
     augment: bool = True
     camera: bool = True
+    lens: str = "known"
     refine: bool = True
     refine_until: float = 0.1
     warm_until: float = 0.25
@@ -63,6 +68,8 @@ class CameraPoseSettings(LifterSettings):
     refine_weight: float = 1.0
     critic_weight: float = 0.001
     harder_weight: float = 0.1
+    alone_weight: float = 0.02
+    bones_weight: float = 0.006
 
 
 class CameraPose(nn.Module):
@@ -164,6 +171,9 @@ class CameraPoseTraining(LifterTraining[CameraPose]):
                 "--set augment=false"
             )
         self._known = batch_of(self.learn, self.root).to(self.device)
+        if settings.lens not in ("known", "told"):
+            raise UserError(f"lens is known or told, got '{settings.lens}'")
+        self._bones = proportions(self.limbs, self.skeleton).to(self.device)
         self._seen: Batch | None = None
         if sets.more and settings.camera:
             self._seen = batch_of(prepared(sets.more, settings.skeleton), self.root).to(self.device)
@@ -223,7 +233,7 @@ class CameraPoseTraining(LifterTraining[CameraPose]):
 
     def _by_camera(self, kinds: list[Batch], seen: tuple[Tensor, Tensor, Tensor], true: Tensor) -> Tensor:
         """Eq. 7 and 8 of poses known in 3D, eq. 7 of those seen alone; the latter should look like people, to a critic
-        that learns to tell them from true ones (B, J, 2), if there are any.
+        that learns to tell them from true ones (B, J, 2), if there are any, and have limbs of usual length.
         """
         s, network, known, poses = self.settings, self.network, kinds[0], seen[2]
         camera, place = network.camera(*(value.detach() for value in seen))
@@ -234,9 +244,12 @@ class CameraPoseTraining(LifterTraining[CameraPose]):
         for one in again:  # what the lifter and the branch should mend
             total = total + s.seen_weight * _projected(one[:count], known.label)
         if len(poses) > count:
-            alone, lens, label = poses[count:], camera[count:].detach(), kinds[1].label
+            alone, label = poses[count:], kinds[1].label
+            lens = kinds[1].camera if s.lens == "known" else camera[count:].detach()
             shown = pictured(alone, lens, fitted_place(alone, lens, label))
-            total = total + s.seen_alone_weight * (_projected(shown, label) + _projected(again[1][count:], label))
+            total = total + s.alone_weight * projection_loss(shown, label)
+            total = total + s.bones_weight * skeleton_loss(alone, self._bones, metric=True)
+            total = total + s.seen_alone_weight * _projected(again[1][count:], label)
             if len(true):
                 total = total + s.critic_weight * maker_loss(frozen(network.of_seen)(shown))
                 total = total + _judged(network.of_seen, true, shown)

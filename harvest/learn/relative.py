@@ -68,6 +68,10 @@ class Proportions:
     unit: int
     unit_m: float
 
+    def to(self, device: torch.device) -> Proportions:
+        """On a device."""
+        return replace(self, ends=self.ends.to(device), ratio=self.ratio.to(device))
+
 
 def supervised_loss(poses: Tensor, truth: Tensor) -> Tensor:
     """Eq. 1: mean over the batch of the norm of the difference between poses and truth (B, J, 3), NaN where unknown."""
@@ -232,8 +236,8 @@ class RelativeTraining(LifterTraining[Lifter]):
         self._how = RelativeHow(
             self.root, settings.perspective, unit, 1.0, shape.metric, shape.unit / SPREAD, settings.weights
         )
-        bones = proportions(self.limbs, self.skeleton, settings.bones)
-        self._bones = replace(bones, ratio=bones.ratio.to(self.device)) if bones else None
+        bones = bones_of(settings.bones, self.limbs, self.skeleton)
+        self._bones = bones.to(self.device) if bones else None
         if self._ordered:
             ordered = poses.take(np.arange(self._known, len(poses)))
             self._labels_by_row(self._drawn(ordered) if labels is None else labels)
@@ -312,19 +316,22 @@ def shape_of(settings: RelativeSettings, start: Lifter | None, in_space: bool) -
     return replace(shape, reach=2 / shape.unit)  # with half of which a fresh network projects to where it is seen
 
 
-def proportions(limbs: Limbs, skeleton: Skeleton, kind: str) -> Proportions | None:
+def bones_of(kind: str, measured: Limbs, skeleton: Skeleton) -> Proportions | None:
     """Reference limbs of eq. 6: 'measured' ones as given, 'typical' ones of a skeleton, or 'none'.
 
     Raises:
         UserError: another word.
     """
+    if kind not in ("measured", "typical", "none"):
+        raise UserError(f"bones are measured, typical or none, got '{kind}'")
     if kind == "none":
         return None
-    if kind not in ("measured", "typical"):
-        raise UserError(f"bones are measured, typical or none, got '{kind}'")
-    if kind == "typical":
-        limbs = typical_limbs(skeleton)
+    return proportions(measured if kind == "measured" else typical_limbs(skeleton), skeleton)
+
+
+def proportions(limbs: Limbs, skeleton: Skeleton) -> Proportions:
+    """Limbs as ratios to UNIT, or to the first where UNIT is not among them."""
     names = [tuple(skeleton.joints[end] for end in pair) for pair in limbs.ends]
-    unit = names.index(UNIT)
+    unit = names.index(UNIT) if UNIT in names else 0
     ratio = torch.from_numpy((limbs.length_m / limbs.length_m[unit]).astype(np.float32))
     return Proportions(torch.from_numpy(limbs.ends), ratio, unit, float(limbs.length_m[unit]))
