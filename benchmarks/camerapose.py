@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--poses", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--joints", nargs="+", default=["exact", "found"], choices=["exact", "found"])
     args = parser.parse_args()
     torch.set_num_threads(1)
     results = Results(args.out / "results.csv", ("name", "seen", "seed"), NUMBERS)
@@ -89,7 +90,7 @@ def main() -> None:
     }
     print({name: len(those) for name, those in sets.items()})
     for seed in args.seeds:
-        for seen in ("exact", "found"):
+        for seen in args.joints:
             given = {name: those.exact() for name, those in sets.items()} if seen == "exact" else sets
             for name in ROWS:
                 if seen == "found" or name != "+ refined":  # exact joints need no refining

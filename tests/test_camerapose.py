@@ -216,7 +216,7 @@ def test_poses_known_in_2d_alone_teach_how_another_camera_shows_people(tmp_path)
 def test_poses_known_in_2d_alone_make_a_lifter_better_on_such_people(tmp_path):
     known, others, judge = figures(24), figures(200, seed=5), figures(60, seed=9)
     flat = replace(others, xyz_m=np.full_like(others.xyz_m, np.nan))
-    more = {"steps": 400, "width": 64, "augment": False, "refine": False, "warm_until": 0.0, "validate_every": 400}
+    more = {"steps": 200, "width": 64, "augment": False, "refine": False, "validate_every": 200}
     settings = CameraPoseSettings(**SMALL | more | {"ema": 0.98})
     errors = []
     for name, given in (("alone", None), ("both", flat)):
