@@ -8,7 +8,7 @@ HARVEST := $(VENV)/bin/harvest
 setup: $(VENV)/installed
 
 $(VENV)/installed: setup.cfg constraints.txt
-	$(PYTHON) -m venv $(VENV)
+	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[blazepose,dev]'
 	touch $@
 
