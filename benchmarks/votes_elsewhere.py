@@ -24,7 +24,7 @@ from results import Results, mean_and_spread
 from harvest.learn.lifting import PoseSets, lifted, pose_errors_mm, prepared
 from harvest.learn.pairs import draw_pairs, labels_of
 from harvest.learn.pose_sets import PoseSet, join, read_pose_set
-from harvest.learn.relative import RelativeSettings, RelativeTraining, RelativeWeights
+from harvest.learn.relative import RelativeSettings, RelativeTraining
 
 WAYS = ("lab", "votes", "lab, then votes", "lab + 2D", "lab + votes")  # the third as in the paper
 NUMBERS = ("wrong", "mpjpe_mm", "scaled_mm", "aligned_mm")
@@ -55,8 +55,8 @@ def trained(way: str, seed: int, sets: dict[str, PoseSet], out: Path) -> Relativ
             start = before.averaged(), before.limbs
             training = RelativeTraining(PoseSets(flat), place, replace(settings, rate=3e-4), labels, start)
         else:
-            weights = RelativeWeights(alpha=0.0) if way == "lab + 2D" else settings.weights
-            training = RelativeTraining(PoseSets(lab, None, flat), place, replace(settings, weights=weights), labels)
+            told = labels if way == "lab + votes" else None
+            training = RelativeTraining(PoseSets(lab, None, flat), place, settings, told)
     training.run()
     return training
 

@@ -320,6 +320,15 @@ def test_poses_in_3d_and_votes_on_others_teach_at_once(tmp_path):
         training.run()
         errors.append(training.measure(training.averaged()))
     assert errors[1][0] < 0.9 * errors[0][0] and errors[1][2] < 0.9 * errors[0][2]
+    # Without a vote 2D teaches, and depths of the others are not looked at.
+    short = replace(both, steps=3)
+    unlike = replace(others, xyz_m=others.xyz_m * [1.0, 1.0, -1.0])
+    sets = {name: PoseSets(known, None, those) for name, those in (("flat", in_2d(others)), ("deep", unlike))}
+    found = [RelativeTraining(those, tmp_path / name, short) for name, those in sets.items()]
+    for training in found:
+        training.run()
+    one, other = (training.network.state_dict() for training in found)
+    assert all((one[key] == other[key]).all() for key in one) and all(v.isfinite().all() for v in one.values())
     with pytest.raises(UserError, match="no pose to learn from is known in 3D"):
         RelativeTraining(PoseSets(in_2d(known), None, others), tmp_path / "none", both)
 

@@ -33,6 +33,10 @@ class PairLabels:
     weight: Floats
 
 
+_NONE = np.empty(0, np.int64)
+NO_LABELS = PairLabels(_NONE, _NONE, _NONE, _NONE, np.empty(0))
+
+
 def draw_pairs(known: NDArray[np.bool_], count: int | None, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
     """(A,) rows, and one and other joint, of `count` different pairs of each pose's known joints (N, J), or of all.
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 from harvest.errors import UserError
 from harvest.learn.geometry import lengths, norms, orthographic, perspective
 from harvest.learn.lifting import ROOT, LifterSettings, LifterTraining, PoseSets, prepared, seen_by, typical_limbs
-from harvest.learn.pairs import PairLabels, draw_pairs, true_labels
+from harvest.learn.pairs import NO_LABELS, PairLabels, draw_pairs, true_labels
 from harvest.learn.peers import Peers
 from harvest.learn.pose_sets import PoseSet, join
 from harvest.monocular.lift import Limbs
@@ -211,8 +211,9 @@ class RelativeTraining(LifterTraining[Lifter]):
     ) -> None:
         """Take labels of pairs, of rows of the set that `prepared` makes; or else draw pairs, and let depths say.
 
-        `start` is what `load_lifter` gives; its limbs are those of sets that tell none.
-        Pairs are of `sets.more` if there is such a set; `sets.learn` is then learnt from in 3D at the same time.
+        Labels are of `sets.more` if there is such a set, of which nothing but 2D is looked at; `sets.learn` is then
+        learnt from in 3D at the same time. `start` is what `load_lifter` gives; its limbs are those of sets that tell
+        none.
         Raises:
             UserError: as `LifterTraining`; nothing to learn from; bones of an unknown kind.
         """
@@ -239,8 +240,9 @@ class RelativeTraining(LifterTraining[Lifter]):
         bones = bones_of(settings.bones, self.limbs, self.skeleton)
         self._bones = bones.to(self.device) if bones else None
         if self._ordered:
-            ordered = poses.take(np.arange(self._known, len(poses)))
-            self._labels_by_row(self._drawn(ordered) if labels is None else labels)
+            if labels is None:
+                labels = self._drawn(poses) if sets.more is None else NO_LABELS
+            self._labels_by_row(labels)
 
     def _drawn(self, poses: PoseSet) -> PairLabels:
         s, known = self.settings, np.asarray(np.isfinite(poses.xyz_m).all(-1))
