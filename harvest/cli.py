@@ -17,6 +17,7 @@ from harvest.cli_harvested import export_app, personalize, predict
 from harvest.cli_studio import studio_app
 from harvest.cli_train import train_app
 from harvest.errors import UserError
+from harvest.processors import wait_briefly
 
 # Newer versions of typer carry a click of their own, older ones use the package; both derive their errors from this.
 WrongUse: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -226,6 +227,7 @@ def weights_fetch(name: Annotated[str, typer.Argument(help="blazepose")]) -> Non
 def main() -> None:
     """Run the command line; bad input is one line and exit 2, a bug of ours a traceback and exit 1."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    wait_briefly()
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except WrongUse as error:

@@ -13,6 +13,7 @@ import yaml
 from conftest import ROOT
 
 from harvest.learn.samples import find_samples, read_sample
+from harvest.processors import wait_briefly
 from harvest.store.tables import read_boxes, read_columns, read_poses, read_selection
 from pipelines.run_folder import FILES
 
@@ -245,3 +246,20 @@ def test_training_crops_come_out_of_a_run_with_the_joints_that_it_kept(finished,
     assert result.returncode == 2 and "holds files" in result.stderr
     result = harvest_command("train", "crops", "--run", tmp_path, "--videos", videos, "--out", tmp_path / "more")
     assert result.returncode == 2 and "no finished run" in result.stderr
+
+
+def test_waiting_threads_give_way_unless_the_user_says_otherwise():
+    for given, expected in (
+        ({}, {"GOMP_SPINCOUNT": "10000"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+    ):
+        wait_briefly(given)
+        assert given == expected
+    told = subprocess.run(
+        [sys.executable, "-c", "import sys, harvest.cli; print('torch' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout == "False\n"  # or it would come too late
