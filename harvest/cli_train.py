@@ -182,7 +182,8 @@ def train_monocular(  # noqa: PLR0913 - one parameter an option
         typer.Option("--more", help="More data; but for harvested, in 2D alone. Votes are then about these."),
     ] = None,
     votes: Annotated[
-        Path | None, typer.Option("--votes", help="Of `harvest annotate depth`, for relative; else depths tell.")
+        Path | None,
+        typer.Option("--votes", help="Of `harvest annotate depth`, for relative; else depths of --data tell."),
     ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Lifters see the labels in 2D instead of what a detector saw.")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import draw
-from test_lifting import ROOT, SKELETON, SMALL, figures
+from test_lifting import ROOT, SKELETON, SMALL, figures, in_2d
 
 from harvest.errors import UserError
 from harvest.learn.camerapose import (
@@ -26,7 +26,6 @@ from harvest.learn.camerapose import (
 )
 from harvest.learn.camerapose_training import CameraPoseSettings, CameraPoseTraining, batch_of, frozen
 from harvest.learn.lifting import PoseSets
-from harvest.learn.pose_sets import PoseSet
 from harvest.monocular.lifter import RefineNet
 from harvest.monocular.lifter_files import load_lifter
 from harvest.studio.figure import moving_figure
@@ -153,7 +152,7 @@ def test_a_fresh_branch_tells_the_usual_camera_and_refining_changes_nothing():
 
 def test_parts_learn_in_three_steps_and_a_stopped_training_goes_on_to_the_same_weights(tmp_path):
     flat = figures(30, seed=4, unsure=True)
-    flat = PoseSet(*(np.full_like(v, np.nan) if n == "xyz_m" else v for n, v in vars(flat).items()))
+    flat = in_2d(flat)
     sets = PoseSets(figures(40, unsure=True), figures(10, seed=3), flat)
     settings = CameraPoseSettings(**SMALL | {"steps": 6, "refine_until": 0.1, "warm_until": 0.3})
     training = CameraPoseTraining(sets, tmp_path / "whole", settings)
@@ -193,7 +192,7 @@ def test_parts_learn_in_three_steps_and_a_stopped_training_goes_on_to_the_same_w
 
 def test_poses_known_in_2d_alone_teach_how_another_camera_shows_people(tmp_path):
     flat = figures(200, seed=4)
-    flat = PoseSet(*(np.full_like(v, np.nan) if n == "xyz_m" else v for n, v in vars(flat).items()))
+    flat = in_2d(flat)
     settings = CameraPoseSettings(
         **SMALL | {"steps": 150, "width": 64, "augment": False, "refine": False, "warm_until": 0.0, "batch": 32}
     )
@@ -215,7 +214,7 @@ def test_poses_known_in_2d_alone_teach_how_another_camera_shows_people(tmp_path)
 
 def test_poses_known_in_2d_alone_make_a_lifter_better_on_such_people(tmp_path):
     known, others, judge = figures(24), figures(200, seed=5), figures(60, seed=9)
-    flat = replace(others, xyz_m=np.full_like(others.xyz_m, np.nan))
+    flat = in_2d(others)
     more = {"steps": 200, "width": 64, "augment": False, "refine": False, "validate_every": 200}
     settings = CameraPoseSettings(**SMALL | more | {"ema": 0.98})
     errors = []
