@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -95,30 +96,41 @@ def by_some(run: Run, maps: Heatmaps, truth: NDArray[np.float64], step: int) -> 
     return float(1000 * np.nanmean(joint_errors(xyz, truth[frames][: len(xyz)])))
 
 
-def fine_tuned(pair: tuple[Path, Path], out: Path, labels: str, seed: int, every: int) -> dict[str, float]:
+@dataclass(frozen=True)
+class How:
+    """What is alike in all fine-tunings of a table: which frames, how much of the start stays, how many epochs."""
+
+    every: int
+    start_share: float
+    epochs: int
+
+
+def fine_tuned(pair: tuple[Path, Path], out: Path, labels: str, seed: int, how: How) -> dict[str, float]:
     """Fine-tune on the first take's run, run on the second with the result; figures of that."""
     first, second = (out / "generic" / take.name for take in pair)
     place, begin = out / f"{pair[0].name}_{labels}_{seed}", time.monotonic()
-    settings = PersonalSettings(start=str(shipped(DETECTOR)), seed=seed, bf16=fast_bf16(), checkpoint_s=60.0)
+    settings = PersonalSettings(
+        start=str(shipped(DETECTOR)), start_share=how.start_share, seed=seed, bf16=fast_bf16(), checkpoint_s=60.0
+    )
     order = Order(first, pair[0] / "videos", place, labels)
-    weights = learn_round(order, place / "round", first, settings, epochs=4)
+    weights = learn_round(order, place / "round", first, settings, epochs=how.epochs)
     assert weights is not None
     seconds = time.monotonic() - begin
     rerun(second, pair[1] / "videos", place / "judged", weights, last="select")
-    found = figures(pair[1], place / "judged", every) | {"seconds": seconds}
+    found = figures(pair[1], place / "judged", how.every) | {"seconds": seconds}
     for name in ("crops", "held_out"):
         shutil.rmtree(place / "round" / name)
     shutil.rmtree(place / "judged")
     return found
 
 
-def result(pair: tuple[Path, Path], out: Path, labels: str, seed: int, every: int) -> dict[str, float]:
+def result(pair: tuple[Path, Path], out: Path, labels: str, seed: int, how: How) -> dict[str, float]:
     """Figures of the second take, by the detector that everybody gets, or after fine-tuning on the first one."""
     for take in pair:
-        run_take(take, out / "generic" / take.name, every)
+        run_take(take, out / "generic" / take.name, how.every)
     if labels == "generic":
-        return figures(pair[1], out / "generic" / pair[1].name, every) | {"seconds": 0.0}
-    return fine_tuned(pair, out, labels, seed, every)
+        return figures(pair[1], out / "generic" / pair[1].name, how.every) | {"seconds": 0.0}
+    return fine_tuned(pair, out, labels, seed, how)
 
 
 def told(rows: list[dict[str, str]]) -> None:
@@ -148,14 +160,17 @@ def main() -> None:
     parser.add_argument("--labels", nargs="+", default=["ps+sel", "ps", "hm", "hm+sel"], choices=TEACHERS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--every", type=int, default=2, help="use every n-th frame")
+    parser.add_argument("--start-share", type=float, default=PersonalSettings.start_share)
+    parser.add_argument("--epochs", type=int, default=4)
     args = parser.parse_args()
     takes = sorted(path.parent for path in args.set.glob("*/rig.yaml"))
     pairs = list(zip(takes[::2], takes[1::2], strict=True))
     results = Results(args.out / "results.csv", COLUMNS[:3], COLUMNS[3:])
+    how = How(args.every, args.start_share, args.epochs)
     todo = [("generic", 0), *((labels, seed) for seed in args.seeds for labels in args.labels)]
     for labels, seed in todo:
         for number, pair in enumerate(pairs):
-            results.add((number, labels, seed), partial(result, pair, args.out, labels, seed, args.every))
+            results.add((number, labels, seed), partial(result, pair, args.out, labels, seed, how))
     told(results.rows())
 
 
