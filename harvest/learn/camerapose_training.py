@@ -145,8 +145,11 @@ class CameraPoseTraining(LifterTraining[CameraPose]):
         """Take poses known in 3D, and more that are labelled in 2D alone, if the camera branch learns.
 
         Raises:
-            UserError: as `LifterTraining`, or no pose to learn from that is known in 3D, or none whole to augment.
+            UserError: as `LifterTraining`, a lens of another kind, no pose to learn from that is known in 3D, or none
+                that is whole, to augment.
         """
+        if settings.lens not in ("known", "told"):
+            raise UserError(f"lens is known or told, got '{settings.lens}'")
         torch.manual_seed(settings.seed)
         skeleton = load_skeleton(settings.skeleton)
         shape = LifterShape(
@@ -172,8 +175,6 @@ class CameraPoseTraining(LifterTraining[CameraPose]):
                 "--set augment=false"
             )
         self._known = batch_of(self.learn, self.root).to(self.device)
-        if settings.lens not in ("known", "told"):
-            raise UserError(f"lens is known or told, got '{settings.lens}'")
         self._bones = proportions(self.limbs, self.skeleton).to(self.device)
         self._seen: Batch | None = None
         if sets.more and settings.camera:

@@ -178,9 +178,10 @@ class RelativeSettings(LifterSettings):
     """How a lifter learns from which of two joints is nearer.
 
     supervised: it learns from 3D instead (eq. 1), the bound. pairs: labels a picture, 0 for all. tolerance_m: pairs
-    less apart than that are told to be as far. flipped: share of labels that are wrong. perspective: joints are
-    projected by eq. 5, else by eq. 4, which needs no focal length, does worse, and takes gamma 0.5. bones: 'measured'
-    mean proportions of the set, 'typical' ones of the skeleton's file, or 'none'.
+    less apart than that are told to be as far. flipped: share of labels that are wrong. These three are of labels that
+    depths tell, not of votes. perspective: joints are projected by eq. 5, else by eq. 4, which needs no focal length,
+    does worse, and takes gamma 0.5. bones: 'measured' mean proportions of the set, 'typical' ones of the skeleton's
+    file, or 'none'.
 
     The weight of bones grows from 0 to its full size, but of what begins with weights that know better: at first they
     would be made long enough by depths of any sign, which order then could not mend.
