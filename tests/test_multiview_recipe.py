@@ -234,15 +234,15 @@ def test_bones_cost_what_lies_beyond_their_range():
 
 def test_typical_bones_are_those_of_the_skeletons_file_and_measured_ones_those_of_poses():
     knee = [SKELETON.joints[end] for end in BONES.limbs.ends[:, 0]].index("l_knee")
-    assert BONES.ratio[knee] == pytest.approx(0.24 / 0.29) and BONES.deviation[knee] == pytest.approx(0.024 / 0.29)
-    assert BONES.reference_m == pytest.approx(0.29 * 1.7)
+    assert BONES.ratio[knee] == pytest.approx(0.24 / 0.31) and BONES.deviation[knee] == pytest.approx(0.024 / 0.31)
+    assert BONES.reference_m == pytest.approx(0.31 * 1.7)
     hip = [SKELETON.joints[end] for end in BONES.limbs.ends[:, 0]].index("l_hip")
-    assert BONES.deviation[hip] == pytest.approx((0.006 + 0.01) / 0.29), "it stretches, too"
+    assert BONES.deviation[hip] == pytest.approx((0.006 + 0.01) / 0.31), "it stretches, too"
     known = POSES.copy()
     known[0, TOP] = np.nan
     measured = measured_bones(known, SKELETON)
     np.testing.assert_allclose(measured.ratio, BONES.ratio, atol=1e-9)
-    assert measured.deviation.max() < 1e-9 and measured.reference_m == pytest.approx(0.29 * 1.75)
+    assert measured.deviation.max() < 1e-9 and measured.reference_m == pytest.approx(0.31 * 1.75)
     human = load_skeleton("h36m17")
     spine = typical_bones(human)
     assert spine.reference == (human.index("neck"), human.index("pelvis"))
@@ -421,7 +421,7 @@ def test_a_training_goes_on_to_the_same_weights_and_its_network_predicts(folders
     bones = measured_bones(POSES, SKELETON)
     assert_resumes(lambda out: training(folders, out, store, bones, labelled="both"), tmp_path)
     network, limbs = load_monocular(tmp_path / "whole" / WEIGHTS)
-    assert network.shape.model == "planar" and network.unit_m.item() == pytest.approx(0.29 * 1.75)
+    assert network.shape.model == "planar" and network.unit_m.item() == pytest.approx(0.31 * 1.75)
     np.testing.assert_allclose(limbs.length_m, bones.limbs.length_m, atol=1e-5)
     assert np.isfinite(pose_errors_mm(network, limbs, find_samples(folders.measure))[0]).all()
     assert (tmp_path / "whole" / "curve.csv").read_text().startswith("step,hours,loss,mpjpe_mm,aligned_mm")
