@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 
 from calib.rig import load_rig
-from harvest.detect2d.hourglass_detector import fast_bf16
 from harvest.labels import labels_by
 from harvest.learn.detector import Folders
 from harvest.learn.monocular import WEIGHTS, MonocularSettings, MonocularTraining, pose_errors_mm
@@ -114,9 +113,7 @@ def main() -> None:
             data = write(learn, args.out / "runs", labels, args.out / kind.replace(" ", "_").replace("%", ""))
             errors = []
             for seed in args.seeds:
-                settings = MonocularSettings(
-                    model=model, steps=args.steps, seed=seed, bf16=fast_bf16(), warm=50, ema=0.99
-                )
+                settings = MonocularSettings(model=model, steps=args.steps, seed=seed, warm=50, ema=0.99)
                 place = args.out / f"{model}_{data.name}_{seed}"
                 train(partial(MonocularTraining, Folders(data), place, settings), fitting(settings.batch))
                 found = pose_errors_mm(*load_monocular(place / WEIGHTS), judged)

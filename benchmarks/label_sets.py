@@ -25,7 +25,6 @@ from results import Results
 from studio_takes import JOINTS, judge
 from unseen_view import part, reconstruct
 
-from harvest.detect2d.hourglass_detector import fast_bf16
 from harvest.detect2d.weights import DETECTOR, shipped
 from harvest.labels import TEACHERS
 from harvest.learn.personal import PersonalSettings
@@ -109,9 +108,7 @@ def fine_tuned(pair: tuple[Path, Path], out: Path, labels: str, seed: int, how: 
     """Fine-tune on the first take's run, run on the second with the result; figures of that."""
     first, second = (out / "generic" / take.name for take in pair)
     place, begin = out / f"{pair[0].name}_{labels}_{seed}", time.monotonic()
-    settings = PersonalSettings(
-        start=str(shipped(DETECTOR)), start_share=how.start_share, seed=seed, bf16=fast_bf16(), checkpoint_s=60.0
-    )
+    settings = PersonalSettings(start=str(shipped(DETECTOR)), start_share=how.start_share, seed=seed, checkpoint_s=60.0)
     order = Order(first, pair[0] / "videos", place, labels)
     weights = learn_round(order, place / "round", first, settings, epochs=how.epochs)
     assert weights is not None

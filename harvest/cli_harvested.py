@@ -38,7 +38,6 @@ def personalize(  # noqa: PLR0913 - one parameter an option
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
 ) -> None:
     """Fine-tune the hourglass on what a run harvested from its subject, and run again with it."""
-    from harvest.detect2d.hourglass_detector import fast_bf16
     from harvest.learn.personal import PersonalSettings
     from pipelines.personalize import Order, personalize
 
@@ -50,7 +49,6 @@ def personalize(  # noqa: PLR0913 - one parameter an option
         rank=rank,
         start_share=start_share,
         seed=seed,
-        bf16=fast_bf16(),
         checkpoint_s=60.0,
     )
     order = Order(run, videos, out, labels, rounds, held_out, start, boxes)

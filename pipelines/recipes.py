@@ -9,14 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harvest.detect2d.hourglass_detector import fast_bf16
 from harvest.errors import UserError
 from harvest.labels.votes import read_votes
 from harvest.learn import monocular
 from harvest.learn.camerapose_training import CameraPoseSettings, CameraPoseTraining
 from harvest.learn.detector import Folders
 from harvest.learn.geometric import GeometricSettings, GeometricTraining
-from harvest.learn.lifting import WEIGHTS, LifterSettings, PoseSets, prepared
+from harvest.learn.lifting import WEIGHTS, PoseSets, prepared
 from harvest.learn.pairs import labels_of
 from harvest.learn.peers import Peers, fitting
 from harvest.learn.pose_sets import read_pose_set
@@ -125,8 +124,6 @@ def train_recipe(
             raise UserError(f"recipe {name} makes no use of --{part}; beside --data and --validation it takes {takes}")
     known = {one.name for one in fields(recipe.settings)}
     chosen = {key: value for key, value in options.items() if value is not None and key in known}
-    if "bf16" in known and not issubclass(recipe.settings, LifterSettings):
-        chosen["bf16"] = fast_bf16()
     if "start" in known:
         chosen["start"] = str(given.start or "")
     settings = recipe.settings(**chosen | settings_of(recipe.settings, name, more))

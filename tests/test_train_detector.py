@@ -372,3 +372,11 @@ def test_the_command_trains_and_goes_on(crops, start, harvest_command, tmp_path)
     assert result.returncode == 0 and (tmp_path / "two" / WEIGHTS).is_file(), result.stderr
     result = harvest_command(*command, "--steps", "4", "--batch", "4")
     assert result.returncode == 2 and "batch 2 (now 4)" in result.stderr
+
+
+@pytest.mark.parametrize(("gpu", "cpu"), [(False, False), (False, True), (True, False)])
+def test_trainings_compute_in_bfloat16_where_that_is_fast_unless_told(gpu, cpu, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr("harvest.learn.training.fast_bf16", lambda: cpu)
+    assert DetectorSettings(start="").bf16 == (gpu or cpu)
+    assert TINY.bf16 is False

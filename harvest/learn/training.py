@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -21,13 +21,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from harvest.detect2d.hourglass_detector import fast_bf16
 from harvest.errors import UserError
 from harvest.learn.peers import Peers, joined
 from harvest.memory import keep_memory
 
 CHECKPOINT, CURVE = "checkpoint.pt", "curve.csv"
 DIGITS = ".5g"  # of numbers in the curve
-FREE = ("steps", "checkpoint_s", "validate", "validate_every")  # may change without a new beginning
+FREE = ("steps", "checkpoint_s", "validate", "validate_every", "bf16")  # may change without a new beginning
 _LEAST_RATE = 0.02  # of the rate's height, at the end
 _RECENT = 0.98  # how much of its running mean the shown loss keeps with each batch
 Network = TypeVar("Network", bound=nn.Module)
@@ -39,7 +40,8 @@ class TrainingSettings:
 
     steps: batches. rate: of the optimizer at its height, reached after `warm` steps and going down as a cosine. decay:
     of weights. clip: longest gradient. ema: share that the running mean of the weights keeps each step. bf16: compute
-    in bfloat16. checkpoint_s: seconds between checkpoints. validate: samples of the validation set looked at each time.
+    in bfloat16, by default where that is fast. checkpoint_s: seconds between checkpoints. validate: samples of the
+    validation set looked at each time.
     """
 
     steps: int = 20_000
@@ -50,7 +52,7 @@ class TrainingSettings:
     decay: float = 1e-4
     clip: float = float("inf")
     ema: float = 0.999
-    bf16: bool = True
+    bf16: bool = field(default_factory=lambda: torch.cuda.is_available() or fast_bf16())
     seed: int = 0
     checkpoint_s: float = 180.0
     validate: int = 512

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from harvest.detect2d.hourglass_detector import fast_bf16
 from harvest.errors import UserError
 from harvest.learn.map_samples import Batch, MapBatches, batch_of
 from harvest.learn.map_sets import MapSet
@@ -36,7 +35,7 @@ class TriangulationSettings(TrainingSettings):
     """How triangulation is trained.
 
     how, voxels, levels, beta: of the volumetric model alone, the last of its loss; width: None for the model's own.
-    bf16: compute the volumetric model's convolutions in bfloat16 where the processor has it.
+    bf16: of the volumetric model's convolutions alone.
     """
 
     model: Kind = "algebraic"
@@ -123,7 +122,6 @@ class TriangulationTraining(Training[Triangulator]):
         self.maps, self.validation = maps, validation
         torch.manual_seed(settings.seed)
         super().__init__(out, settings, build_triangulator(settings, maps.joints), peers or Peers(), maps.joints)
-        self._bf16 = settings.bf16 and (self.device.type == "cuda" or fast_bf16())
 
     def batches(self) -> Iterator[Batch]:
         """Moments of equally many views."""
@@ -136,14 +134,14 @@ class TriangulationTraining(Training[Triangulator]):
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """`loss_of` the batch."""
-        loss = loss_of(self.network, batch.to(self.device), self._bf16, self.settings.beta)
+        loss = loss_of(self.network, batch.to(self.device), self.settings.bf16, self.settings.beta)
         return loss, loss
 
     def measure(self, network: Triangulator) -> tuple[float, float, float] | None:
         """`measure` on the validation set."""
         if self.validation is None:
             return None
-        return measure(network, self.validation, self.settings.validate, self.settings.batch, bf16=self._bf16)
+        return measure(network, self.validation, self.settings.validate, self.settings.batch, bf16=self.settings.bf16)
 
     def save_weights(self, network: Triangulator) -> None:
         """For `reconstruct: {weights: FILE}` in a run's settings."""
