@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import zlib
@@ -51,8 +52,8 @@ def one_of(versions: int, place: object, rng: np.random.Generator) -> np.random.
 class FeatureStore:
     """What frozen features show of pictures, kept in a file in float16, by what the pictures hold.
 
-    The features cost several times what a small network behind them does. One process writes at a time; what is found
-    and what is computed anew is the same to the bit, so that a training that goes on does not depend on the file.
+    The features cost several times what a small network behind them does. Several processes may share the file. What is
+    found and what is computed anew is the same to the bit, so that a training that goes on does not depend on it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -81,8 +82,13 @@ class FeatureStore:
         return [torch.empty(0), *(level.contiguous(memory_format=torch.channels_last) for level in levels)]
 
     def _add(self, key: bytes, values: np.ndarray[Any, np.dtype[np.float16]]) -> None:
-        os.pwrite(self._file, key + values.tobytes(), len(self._rows) * self._record)
-        self._rows[key] = len(self._rows)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            row = os.fstat(self._file).st_size // self._record
+            os.pwrite(self._file, key + values.tobytes(), row * self._record)
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._rows[key] = row
 
     def _read(self, key: bytes) -> np.ndarray[Any, np.dtype[np.float16]]:
         content = os.pread(self._file, self._record - _KEY, self._rows[key] * self._record + _KEY)
