@@ -251,11 +251,22 @@ def test_features_from_the_store_are_those_of_the_network(folders, tmp_path, sto
     own = FeatureStore(tmp_path / "own")
     made.network.eval()
     plain = made.told(images)[0]
-    for made.store in (own, own, FeatureStore(tmp_path / "own")):  # computed, read, and read by another
+    for again in (False, False, True):  # computed, read, and read by another
+        made.store = FeatureStore(tmp_path / "own") if again else own
         torch.testing.assert_close(made.told(images)[0], plain, atol=0.05, rtol=1e-3)
     with (tmp_path / "own").open("r+b") as file:
         file.truncate((tmp_path / "own").stat().st_size - 9)
     assert len(FeatureStore(tmp_path / "own")._rows) == 2
+
+
+def test_two_trainings_may_write_to_one_store(folders, tmp_path):
+    made = training(folders, tmp_path / "t", None)
+    images, _ = batch_of(made, 0)
+    made.network.eval()
+    plain = [made.told(images[row : row + 1])[0] for row in (0, 1)]
+    one, other = FeatureStore(tmp_path / "shared"), FeatureStore(tmp_path / "shared")
+    for made.store, row in ((one, 0), (other, 1), (one, 1), (other, 0), (one, 0), (other, 1)):
+        torch.testing.assert_close(made.told(images[row : row + 1])[0], plain[row], atol=0.05, rtol=1e-3)
 
 
 def test_what_cannot_be_trained_is_refused(folders, tmp_path):
