@@ -164,6 +164,30 @@ def test_the_loss_counts_known_numbers_alone():
     assert PoseTask(Shape("regression", SKELETON.joints), limbs, "mpii16").loss(scores, truth) == pytest.approx(4 / 3)
 
 
+def test_depths_of_a_sample_whose_pelvis_has_no_label_count_but_for_a_constant(crops):
+    task = PoseTask(Shape("volumetric", SKELETON.joints), mean_limbs(moving_figure(1)[1], PARENTS), "mpii16")
+    place = find_samples(crops.learn)[0]
+    whole = task.sample(place, np.random.default_rng(0))[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harvest.learn.monocular.read_pose", without_pelvis)
+        part = task.sample(place, np.random.default_rng(0))[1]
+    assert np.isnan(part[ROOT]).all() and abs(np.nanmean(part[:, 2])) < 1e-6
+    others = np.arange(16) != ROOT
+    np.testing.assert_allclose(np.ptp(part[others, 2] - whole[others, 2]), 0, atol=1e-6)
+    scores, truth = torch.tensor(whole)[None], torch.tensor(part)[None]
+    assert task.loss(scores, truth) < 1e-6, "the same pose but for a constant"
+    scores[0, 0, 2] += 0.1
+    assert task.loss(scores, truth) > 1e-4
+    assert task.loss(scores + torch.tensor([0, 0, 0.1]), torch.tensor(whole)[None]) > 1e-2, "a pelvis tells where"
+
+
+def without_pelvis(place, joints):
+    found = read_pose(place, joints)
+    for values in (found.uv_px, found.xyz_m):
+        values[ROOT] = np.nan
+    return found
+
+
 @pytest.mark.parametrize("model", [model for model in MODELS if model != "planar"])  # it needs a loss of maps
 def test_training_learns_a_handful_of_pictures(crops, tmp_path, model, monkeypatch):
     monkeypatch.setattr("harvest.learn.monocular.augment", lambda picture, uv, mirror, rng: (picture, uv.copy()))

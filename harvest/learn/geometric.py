@@ -16,7 +16,7 @@ from harvest.learn.detector import Folders
 from harvest.learn.geometry import lengths, seen_of, weak_perspective
 from harvest.learn.map_loss import heat_loss
 from harvest.learn.mapped import MappedSettings, MappedTraining, one_of
-from harvest.learn.monocular import PoseTask, begin, limbs_of
+from harvest.learn.monocular import PoseTask, begin, limbs_of, same_origin
 from harvest.learn.peers import Peers
 from harvest.learn.samples import Place
 from harvest.monocular.lift import Limbs
@@ -129,7 +129,8 @@ class GeometricTask(PoseTask):
         ends, length_m = self._ends.to(pose.device), self._length_m.to(pose.device)
         plausible = geometric_loss(weak_perspective(uv, depth, ends, length_m), self._bones.to(pose.device))
         geometric = plausible if self._everywhere else torch.where(in_space, 0.0, plausible)
-        return heat_loss(logits, uv), depth_loss(depth, truth[..., 2]).mean(), geometric.mean()
+        from_there = same_origin(depth, truth[..., 2], self._root)
+        return heat_loss(logits, uv), depth_loss(from_there, truth[..., 2]).mean(), geometric.mean()
 
 
 class GeometricTraining(MappedTraining):

@@ -62,10 +62,12 @@ class PoseTask:
         """A crop, turned, scaled and mirrored, and what is true of it: (J, 3), NaN where unknown.
 
         A turn in the picture is one about the camera's axis, and a change of scale one of the distance: neither
-        changes depths from the pelvis.
+        changes depths from the pelvis. Where it has no label, they are from the mean of those that have.
         """
         found = read_pose(place, self.maps)
         depth = found.xyz_m[:, 2] - found.xyz_m[self._root, 2]
+        if (known := np.isfinite(found.xyz_m[:, 2])).any() and not known[self._root]:
+            depth = found.xyz_m[:, 2] - found.xyz_m[known, 2].mean()
         picture, truth = augment(found.picture, np.column_stack([found.uv_px, depth]), self._mirror, rng)
         outside = ((truth[:, :2] < -0.5) | (truth[:, :2] > CROP_PX - 0.5)).any(axis=1)
         truth[outside, :2] = np.nan  # maps cannot show it
@@ -75,7 +77,9 @@ class PoseTask:
         """Mean over known numbers of the distance in units of half a crop and UNIT_M: squared (eq. 5) for the
         regression, absolute for networks with maps, which would blur to please a few outliers.
         """
-        off = (scores - truth) / truth.new_tensor([HALF_PX, HALF_PX, UNIT_M])
+        depth = same_origin(scores[..., 2], truth[..., 2], self._root)
+        found = torch.cat([scores[..., :2], depth[..., None]], dim=-1)
+        off = (found - truth) / truth.new_tensor([HALF_PX, HALF_PX, UNIT_M])
         told = torch.isfinite(off)
         off = torch.where(told, off, 0.0)
         return (off.square() if self._squared else off.abs()).sum() / told.sum().clamp_min(1)
@@ -84,6 +88,16 @@ class PoseTask:
         """Mean distance of joints in millimetres, pelvis on pelvis, and after the best similarity."""
         errors = pose_errors_mm(network, self.limbs, places, bf16)
         return tuple(float(np.nanmean(error)) if np.isfinite(error).any() else math.nan for error in errors)  # type: ignore[return-value]
+
+
+def same_origin(depth: Tensor, truth: Tensor, root: int) -> Tensor:
+    """Depths (B, J), those of samples whose root has no true one (B, J, NaN where unknown) moved until their mean error
+    is 0: their truth is known but for a constant.
+    """
+    known = torch.isfinite(truth)
+    off = torch.where(known, torch.nan_to_num(truth) - depth, 0.0)
+    shift = off.sum(1) / known.sum(1).clamp_min(1)
+    return depth + torch.where(known[:, root], 0.0, shift)[:, None]
 
 
 def pose_errors_mm(
