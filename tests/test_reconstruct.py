@@ -213,7 +213,7 @@ def test_the_box_holds_the_person_and_passes_over_stray_joints(scene):
     centre, radius = xyz.mean(axis=1), np.full(len(xyz), 1.0)
     xyz[0, 3] += 5.0
     side = box_side_m(xyz, centre, radius)
-    assert np.ptp(scene[2][..., 2], axis=1).min() + 0.4 <= side < 2.6
+    assert np.ptp(scene[2][..., 2], axis=1).max() + 0.4 < side < 2.6
     assert np.linalg.norm(box_centres(xyz, centre, radius) - centre, axis=1).max() < 0.3
     nothing = np.full_like(xyz, np.nan)
     np.testing.assert_array_equal(box_centres(nothing, centre, radius), centre)
