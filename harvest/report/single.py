@@ -42,7 +42,8 @@ def draw_poses(rows: Sequence[Shown], joints: Sequence[str], limbs: NDArray[np.i
         flat.set_title(row.title, fontsize=9)
         flat.axis("off")
         _limbs(flat, row.uv_px, joints, limbs)
-        middle = np.nanmean(row.xyz_m, axis=0)
+        # Not the mean, which a face's joints pull up until feet are cut off.
+        middle = (np.nanmin(row.xyz_m, axis=0) + np.nanmax(row.xyz_m, axis=0)) / 2
         away = row.xyz_m - middle
         for axis, across, name in ((front, away[:, 0], "from the camera, m"), (side, away[:, 2], "from a side, m")):
             _limbs(axis, np.column_stack([across, -away[:, 1]]), joints, limbs)
