@@ -18,9 +18,12 @@ from test_kernels import LENSES, SHELLS, bumps, flat, problem, some_voxels, unpr
 from cuda_kernels import gpu
 from cuda_kernels.active import all_voxels, blocks_a_side, split_by_likelihood
 from cuda_kernels.block_bound import weight_bound
+from cuda_kernels.device import THREADS, DeviceMemory, block_max, block_sum, cuda
 from cuda_kernels.frames import infer_frames
 from cuda_kernels.limb_message import limb_message
+from cuda_kernels.limb_message.cuda_ import find_boxes
 from cuda_kernels.moments import moments
+from cuda_kernels.resident import TILE, upload_rows
 from cuda_kernels.shell import gaussian_shell, interval_shell
 from cuda_kernels.simulator import mend
 from cuda_kernels.sum_product import sum_product
@@ -270,6 +273,36 @@ def test_moments_equal_their_definition_far_from_the_origin():
     args = rng.random(40), place, np.array([0, 15, 40]), (np.array([100.0, -50.0, 3.0]), 2.0, 128)
     for fast, slow in zip(moments(*args, "cuda"), moments(*args, "reference"), strict=True):
         np.testing.assert_allclose(fast, slow, rtol=1e-10)
+
+
+@cuda.jit
+def sums_and_tops(values, out):
+    """Sums and maxima of the rows, as each of the threads knows them."""
+    scratch, thread = cuda.shared.array(THREADS, np.float64), cuda.threadIdx.x
+    for row in range(len(values)):
+        out[0, row, thread] = block_sum(values[row, thread], scratch, thread)
+    for row in range(len(values)):
+        out[1, row, thread] = block_max(values[row, thread], scratch, thread)
+
+
+@on_gpu
+def test_all_threads_of_a_block_know_its_sum_and_its_maximum_time_after_time():
+    values = np.random.default_rng(0).random((8, THREADS))
+    out = cuda.to_device(np.zeros((2, *values.shape)))
+    sums_and_tops[1, THREADS](cuda.to_device(values), out)
+    right = np.stack([values.sum(axis=1), values.max(axis=1)])
+    np.testing.assert_allclose(out.copy_to_host(), np.broadcast_to(right[..., None], out.shape), rtol=1e-12)
+
+
+@on_gpu
+def test_the_box_of_a_tile_holds_its_voxels_and_no_more():
+    place = np.random.default_rng(3).integers(0, 99, (7 * TILE + 1, 3))
+    counts = np.array([4 * TILE, len(place) - 4 * TILE])
+    rows = upload_rows(DeviceMemory(), counts, flat(99, *place), np.ones(len(place)), 99)
+    find_boxes(rows)
+    boxes = rows.boxes.copy_to_host()[0].reshape(8, 2, 3)
+    for box, tile in zip(boxes, np.split(place, range(TILE, len(place), TILE)), strict=True):
+        np.testing.assert_array_equal(box, [tile.min(axis=0), tile.max(axis=0)])
 
 
 CHAIN = Tree(np.array([1, -1, 1]), [1, 0, 2], [interval_shell(2.0, 2.0), None, gaussian_shell(3.0, 1.5)])
