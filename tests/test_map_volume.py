@@ -19,7 +19,7 @@ from harvest.skeleton import load_skeleton
 from harvest.studio.figure import ring_rig
 from harvest.triangulate3d.folded import folded
 from harvest.triangulate3d.from_maps import CUBE_M, inverse_affine
-from harvest.triangulate3d.infer_maps import maps_of_joints, triangulate_learned
+from harvest.triangulate3d.infer_maps import maps_of_joints, supported_poses, triangulate_learned
 from harvest.triangulate3d.lenses import Lenses, optics_of
 from harvest.triangulate3d.map_files import load_triangulator
 from harvest.triangulate3d.map_volume import BLUR_CELLS, MapVolumetric, _cells, evidence
@@ -232,3 +232,14 @@ def test_a_folded_network_gives_the_same_numbers_without_batch_norms():
         torch.testing.assert_close(quick(x), expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
     assert not any(isinstance(part, nn.BatchNorm3d) for part in quick.modules())
     assert sum(isinstance(part, nn.BatchNorm3d) for part in network.modules()) > 20
+
+
+def test_a_place_without_a_covariance_is_no_joint(figure):
+    _, maps, xyz = figure
+    t, v, j = maps.score.shape[:3]
+    places, cov = np.broadcast_to(xyz, (t, j, 3)), np.tile(1e-4 * np.eye(3), (t, j, 1, 1))
+    cov[0, 1] = np.nan
+    poses = supported_poses(maps, np.zeros(t), places, cov, np.ones((t, v, j)))
+    lost = np.isnan(poses.xyz_m).all(axis=2)
+    assert lost[0, 1] and lost.sum() == 1
+    assert ((poses.n_views == 0) == lost).all() and ((poses.confidence == 0) == lost).all()

@@ -183,6 +183,21 @@ def test_triangulation_of_clean_maps_is_right_and_honest(scene, method):
     assert (error < 4 * sigma).all()
 
 
+def test_rays_that_meet_behind_a_camera_find_no_joint(scene):
+    rig, _, xyz, maps = scene
+    two = dataclasses.replace(maps, image_from_heatmap=maps.image_from_heatmap.copy())
+    two.image_from_heatmap[:, 2:] = np.nan
+    found, shift = [], np.arange(-3000, 3001, 1000)
+    for off in shift:
+        two.image_from_heatmap[:, 1, 0, 2] = maps.image_from_heatmap[:, 1, 0, 2] + off
+        poses = triangulate(rig, two, np.zeros(len(xyz)), "dlt")
+        np.testing.assert_array_equal(poses.found, np.isfinite(poses.cov_m2).all(axis=(2, 3)))
+        np.testing.assert_array_equal(poses.n_views, np.where(poses.found, 2, 0))
+        assert (poses.confidence[~poses.found] == 0).all()
+        found.append(poses.found.mean())
+    assert min(found) == 0 and found[len(shift) // 2] == 1
+
+
 def test_limb_lengths_come_back_from_triangulated_joints(scene):
     rig, skeleton, _, _ = scene
     _, xyz = moving_figure(40, 1.62)

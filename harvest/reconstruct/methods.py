@@ -56,7 +56,8 @@ def triangulate(rig: Rig, maps: Heatmaps, times_s: Floats, method: str) -> Poses
     """Poses by 'ransac' or 'dlt' from the maps' peaks, joint by joint.
 
     The covariance is that of the least-squares fit whose pixels err by the larger of the residual and a cell's width
-    over sqrt(12). The confidence is the mean value of the peaks that took part.
+    over sqrt(12). The confidence is the mean value of the peaks that took part. A point behind a view that took part,
+    or so far away that the views tell no distance, has no covariance: that joint is not found.
     """
     points, value = peak_points(maps)
     t, v, j = value.shape
@@ -68,6 +69,8 @@ def triangulate(rig: Rig, maps: Heatmaps, times_s: Floats, method: str) -> Poses
     used &= np.isfinite(xyz).all(axis=1)
     cell_px = threshold_px(maps) / RANSAC_PER_CROP / maps.score.shape[-1]
     cov = fit_covariance(rig, xyz, uv, used, cell_px / np.sqrt(12.0))
+    known = np.isfinite(cov).all(axis=(1, 2))
+    xyz, used = np.where(known[:, None], xyz, np.nan), used & known
     counted = np.maximum(used.sum(axis=0), 1)
     confidence = np.clip((weight * used).sum(axis=0) / counted, 0.0, 1.0)
     return Poses3D(

@@ -70,15 +70,18 @@ def triangulate_learned(
 
 def supported_poses(maps: Heatmaps, times_s: Floats, xyz_m: Floats, cov_m2: Floats, heat: Floats) -> Poses3D:
     """Poses at places (T, J, 3) with covariances, by the heat (T, V, J) of each view's map at the projections: its mean
-    over the views with maps is the confidence, and views with SUPPORT or more support the joint.
+    over the views with maps is the confidence, and views with SUPPORT or more support the joint. A place without a
+    covariance, behind a view or too far away to tell a distance, is none: that joint is not found.
     """
+    known = np.isfinite(cov_m2).all(axis=(2, 3))
+    heat = heat * known[:, None]
     present = np.maximum(maps.present.sum(axis=1), 1)[:, None]
     return Poses3D(
         frames=maps.frames,
         time_s=times_s,
         views=maps.views,
         joints=maps.joints,
-        xyz_m=xyz_m,
+        xyz_m=np.where(known[..., None], xyz_m, np.nan),
         cov_m2=cov_m2,
         confidence=np.clip(heat.sum(axis=1) / present, 0.0, 1.0),
         n_views=(heat >= SUPPORT).sum(axis=1),
