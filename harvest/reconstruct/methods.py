@@ -69,7 +69,7 @@ def triangulate(rig: Rig, maps: Heatmaps, times_s: Floats, method: str) -> Poses
     used &= np.isfinite(xyz).all(axis=1)
     cell_px = threshold_px(maps) / RANSAC_PER_CROP / maps.score.shape[-1]
     cov = fit_covariance(rig, xyz, uv, used, cell_px / np.sqrt(12.0))
-    known = np.isfinite(cov).all(axis=(1, 2))
+    known: NDArray[np.bool_] = np.asarray(np.isfinite(cov).all(axis=(1, 2)))
     xyz, used = np.where(known[:, None], xyz, np.nan), used & known
     counted = np.maximum(used.sum(axis=0), 1)
     confidence = np.clip((weight * used).sum(axis=0) / counted, 0.0, 1.0)

@@ -73,7 +73,7 @@ def supported_poses(maps: Heatmaps, times_s: Floats, xyz_m: Floats, cov_m2: Floa
     over the views with maps is the confidence, and views with SUPPORT or more support the joint. A place without a
     covariance, behind a view or too far away to tell a distance, is none: that joint is not found.
     """
-    known = np.isfinite(cov_m2).all(axis=(2, 3))
+    known: NDArray[np.bool_] = np.asarray(np.isfinite(cov_m2).all(axis=(2, 3)))
     heat = heat * known[:, None]
     present = np.maximum(maps.present.sum(axis=1), 1)[:, None]
     return Poses3D(
