@@ -1,5 +1,6 @@
 """Triangulation of heat maps in a cube: what views show together, what a network adds, the closer look, folding."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -23,7 +24,7 @@ from harvest.triangulate3d.infer_maps import maps_of_joints, supported_poses, tr
 from harvest.triangulate3d.lenses import Lenses, optics_of
 from harvest.triangulate3d.map_files import load_triangulator
 from harvest.triangulate3d.map_volume import BLUR_CELLS, MapVolumetric, _cells, evidence
-from harvest.triangulate3d.volume_network import VolumeNetwork
+from harvest.triangulate3d.volume_network import VolumeNetwork, VoxelConvolution
 from harvest.triangulate3d.volumetric import Cube, second_moments
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -192,6 +193,23 @@ def test_autocast_leaves_logits_in_full_precision():
     network = tiny().volume.eval()
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         assert network(torch.randn(1, 4, 16, 16, 16)).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("kernel", "side"), [(3, 1), (3, 2), (3, 3), (5, 4), (7, 6)])
+def test_slopes_in_bfloat16_are_right_in_volumes_narrower_than_the_kernel(kernel, side):
+    layer = VoxelConvolution(16, 16, kernel, padding=kernel // 2)
+    exact = copy.deepcopy(layer).double()
+    x = draw(5, 2, 16, side, side, side).float()
+    exact(x.double()).square().sum().backward()
+    for _ in range(3):
+        spoilt = [torch.full((2**power,), torch.nan) for power in range(8, 21)]  # what freed memory may hold
+        del spoilt
+        layer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = layer(x).float().square().sum()
+        loss.backward()
+        for slope, expected in ((layer.weight.grad, exact.weight.grad), (layer.bias.grad, exact.bias.grad)):
+            assert (slope - expected).norm() < 0.02 * expected.norm()
 
 
 def test_the_shipped_volumetric_network_finds_a_figure_that_it_never_saw_in_a_cube_that_lies_off(figure):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -98,10 +98,28 @@ class CoarseNetwork(nn.Module):
 
 def _exactly(layer: nn.Conv3d | nn.ConvTranspose3d, x: Tensor) -> Tensor:
     """What a layer makes of x in its parameters' precision, in autocast too."""
-    kind = x.device.type
-    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+    with _no_autocast(x):
         found: Tensor = layer(x.to(layer.weight.dtype))
     return found
+
+
+def _no_autocast(x: Tensor) -> AbstractContextManager[object]:
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
+class VoxelConvolution(nn.Conv3d):
+    """A convolution of a volume, in its parameters' precision where the kernel is wider than the volume.
+
+    There oneDNN's slope of the weights in bfloat16 is wrong, and it writes beyond its memory; docs/triangulation.md.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) of volumes (B, C', ...)."""
+        if min(x.shape[-3:]) >= max(self.kernel_size):
+            return super().forward(x)
+        with _no_autocast(x):
+            return super().forward(x.to(self.weight.dtype))
 
 
 class _Level(nn.Module):
@@ -120,7 +138,7 @@ class _Level(nn.Module):
 
 
 def _conv(channels_in: int, channels_out: int, kernel: int) -> tuple[nn.Module, nn.Module]:
-    return nn.Conv3d(channels_in, channels_out, kernel, padding=kernel // 2), nn.BatchNorm3d(channels_out)
+    return VoxelConvolution(channels_in, channels_out, kernel, padding=kernel // 2), nn.BatchNorm3d(channels_out)
 
 
 def _layer(channels_in: int, channels_out: int, kernel: int) -> nn.Sequential:
